@@ -22,6 +22,7 @@ os.environ.pop("FIFTYONE_DATABASE_URI", None)
 
 def pytest_addoption(parser):
     parser.addoption("--shared-dir", default=str(ROOT.parent / "shared"), help="folder with data/ and reference/")
+    parser.addoption("--reference-dir", default=None, help="folder of golden vectors; default: SHARED_DIR/reference")
 
 
 @pytest.fixture(scope="session")
