@@ -1,0 +1,92 @@
+"""The project's own small model: a trained folder if the project carries one, else fixed seeded weights."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from .catalog import EMBEDDED, BackboneInfo, default_input_size
+
+# Written by the training of the embedded model; as long as it is absent, the seeded weights below stand in.
+EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "embedded"
+UNTRAINED = "embedded-untrained"
+
+_DIM = 192
+_PATCH = 14
+_PARAMETERS = 3
+_CONFIG = {
+    "hidden_size": _DIM,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+    "mlp_ratio": 4,
+    "patch_size": _PATCH,
+    "image_size": 336,
+    "layerscale_value": 1.0,
+}
+
+
+def embedded_info() -> BackboneInfo:
+    """The catalogue line of the embedded model; it says so if the weights are the untrained stand-in."""
+    label = "Embedded small ViT"
+    if not EMBEDDED_FOLDER.is_dir():
+        label = "Embedded small ViT, untrained stand-in of demo grade (not DINOv2)"
+    size = default_input_size(_PATCH)
+    return BackboneInfo(EMBEDDED, label, "embedded", _PATCH, _DIM, size, None, _PARAMETERS)
+
+
+def seeded_model() -> tuple[nn.Module, str]:
+    """The untrained stand-in: a small DINOv2 architecture (2.8 M weights) with weights that are the same everywhere.
+
+    Returns:
+        the model on the CPU in eval mode and the hexadecimal hash of its configuration and weights.
+    """
+    from transformers import Dinov2Config, Dinov2Model
+
+    with torch.device("meta"):
+        model = Dinov2Model(Dinov2Config(**_CONFIG))
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    arrays = {name: seeded_array(name, shape) for name, shape in shapes.items()}
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
+    return model.eval(), _digest(arrays)
+
+
+def seeded_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Initial values of one tensor, a function of its name and shape alone.
+
+    Args:
+        name: name of the tensor in the state dictionary.
+        shape: its shape.
+
+    Returns:
+        float32 array: ones for norm gains and layer scales, zeros for biases, small values for embeddings, and
+        variance-preserving values for weight matrices.
+    """
+    if name.endswith(("lambda1", "norm.weight", "norm1.weight", "norm2.weight")):
+        return np.ones(shape, np.float32)
+    if name.endswith("bias") or "mask_token" in name:
+        return np.zeros(shape, np.float32)
+    fan_in = int(np.prod(shape[1:]))
+    scale = 0.02 if "embeddings" in name and "projection" not in name else fan_in**-0.5
+    return _uniform(name, shape) * np.float32(scale)
+
+
+def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Zero-mean, unit-variance uniform values from the raw PCG64 stream.
+
+    NumPy guarantees the raw stream of a bit generator for all time and all machines, but not what its distributions
+    make of it.
+    """
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+    raw = np.random.PCG64(seed).random_raw(int(np.prod(shape)))
+    unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return ((unit - 0.5) * 12**0.5).astype(np.float32).reshape(shape)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(_CONFIG, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""Reading a model folder in `transformers` format: configuration, weight files, image normalisation, hash."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from .catalog import FAMILIES, Family
+
+CONFIG_FILE = "config.json"
+PREPROCESSOR_FILE = "preprocessor_config.json"
+
+# In order of preference; an index lists the shards of a model that is split over several files.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+# Notes of the library that wrote the file; they say nothing about what the model computes.
+_INCIDENTAL_KEYS = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder whose parts are all there.
+
+    Attributes:
+        path: the folder.
+        config: content of its ``config.json``.
+        family: how its architecture is handled.
+        weights: its weight files, all of one format.
+        mean, std: normalisation of RGB values in [0, 1].
+    """
+
+    path: Path
+    config: dict[str, Any]
+    family: Family
+    weights: tuple[Path, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def identity(self) -> tuple[tuple[str, int, int], ...]:
+        """Path, size and time of change of every weight file: a new value when a file is replaced."""
+        return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.weights)
+
+    def digest(self) -> str:
+        """Hexadecimal hash of configuration, normalisation and the bytes of all weight files."""
+        config = {key: value for key, value in self.config.items() if key not in _INCIDENTAL_KEYS}
+        settings = json.dumps([config, self.mean, self.std], sort_keys=True)
+        parts = [settings, *(_file_digest(*identity) for identity in self.identity)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def open_model_folder(path: Path) -> ModelFolder:
+    """Looks at a model folder without loading its weights.
+
+    Raises:
+        ModelError: it lacks ``config.json`` or weights, one of its files is broken, or its architecture is not one
+            of those in :data:`FAMILIES`.
+    """
+    config_path = path / CONFIG_FILE
+    if not config_path.is_file():
+        raise ModelError(
+            f"{path}: no {CONFIG_FILE} in this folder; give a folder in transformers format ({CONFIG_FILE} and"
+            " model.safetensors), as `model.save_pretrained(folder)` or `hf download` write it"
+        )
+    config = _read_json(config_path)
+    model_type = config.get("model_type")
+    if model_type not in FAMILIES:
+        raise ModelError(
+            f"{config_path}: architecture {model_type!r} is not supported; use a model whose model_type is one of"
+            f" {', '.join(FAMILIES)}"
+        )
+    family = FAMILIES[model_type]
+    mean, std = _normalisation(path, family)
+    return ModelFolder(path, config, family, _weight_files(path), mean, std)
+
+
+def shard_names(index_path: Path) -> list[str]:
+    """File names of the shards that a weight index lists.
+
+    Raises:
+        ModelError: the index is broken.
+    """
+    weight_map = _read_json(index_path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index_path}: broken weight index (no weight_map); download the model again")
+    return sorted({Path(str(name)).name for name in weight_map.values()})
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    for name in WEIGHT_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        files = [folder / shard for shard in shard_names(path)] if name.endswith(".json") else [path]
+        for file in files:
+            if not file.is_file():
+                raise ModelError(f"{file}: weight file is missing; download the model again")
+            if file.stat().st_size == 0:
+                raise ModelError(f"{file}: weight file is empty (0 bytes); download the model again")
+        return tuple(files)
+    raise ModelError(f"{folder}: no weights in this folder; it needs model.safetensors (or pytorch_model.bin)")
+
+
+def _normalisation(folder: Path, family: Family) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    path = folder / PREPROCESSOR_FILE
+    if not path.is_file():
+        return family.mean, family.std
+    settings = _read_json(path)
+    if settings.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return (
+        _triple(settings.get("image_mean", family.mean), "image_mean", path),
+        _triple(settings.get("image_std", family.std), "image_std", path),
+    )
+
+
+def _triple(values: Any, key: str, path: Path) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path}: {key} is {values!r}, not three numbers; correct or delete the file") from error
+    if key == "image_std" and 0.0 in (red, green, blue):
+        raise ModelError(f"{path}: {key} is {values!r}, but must not be zero; correct or delete the file")
+    return red, green, blue
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: broken file ({error}); download the model again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path}: broken file (not a JSON object); download the model again")
+    return content
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: str, size: int, mtime_ns: int) -> str:
+    """Hash of a file's bytes, computed once per file; size and time are there to notice that it was replaced."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

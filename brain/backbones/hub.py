@@ -1,0 +1,188 @@
+"""From the name of a model to its folder on this machine, downloading it from the Hugging Face Hub if need be."""
+
+import difflib
+import os
+import re
+import threading
+from pathlib import Path
+
+from ..errors import ConfigError, ModelError
+from ..paths import models_dir
+from .catalog import CATALOG, EMBEDDED
+from .folder import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHT_FILES, shard_names
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PROBE_SECONDS = 3.0
+
+
+def find_model_folder(name: str) -> Path:
+    """The folder of a model, from the first place that has it.
+
+    Looked at in this order: the path itself, ``$SELFSAME_MODELS_DIR``, the cache of the Hugging Face Hub, the Hub.
+    A model that is on the machine is used as it is, without asking the network for a newer one.
+
+    Args:
+        name: a name of the catalogue, a Hugging Face id or the path of a folder.
+
+    Raises:
+        ConfigError: the name is unknown, or the path does not exist.
+        ModelError: the model must be downloaded and cannot be.
+    """
+    folder = local_model_folder(name)
+    if folder is not None:
+        return folder
+    if name not in CATALOG:
+        _check_name(name)
+    return _download(name, hub_id_of(name))
+
+
+def local_model_folder(name: str) -> Path | None:
+    """The folder of a model that is on this machine; None where it would have to be downloaded."""
+    if name not in CATALOG and Path(name).expanduser().is_dir():
+        return Path(name).expanduser().absolute()
+    if name not in CATALOG and not _is_plain_name(name):
+        return None
+    hub_id = hub_id_of(name)
+    kept = models_dir()
+    if kept is not None:
+        for candidate in (name, hub_id.replace("/", "--"), hub_id):
+            if (kept / candidate).is_dir():
+                return kept / candidate
+    return _cached_snapshot(hub_id) if _HUB_ID.fullmatch(hub_id) else None
+
+
+def hub_id_of(name: str) -> str:
+    """The Hugging Face id of a catalogue name; any other name is its own id."""
+    return (CATALOG[name].hub_id or name) if name in CATALOG else name
+
+
+def is_offline() -> bool:
+    """Whether the user forbade the network (``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE``)."""
+    values = (os.environ.get(variable, "") for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(value.strip().upper() in ("1", "ON", "YES", "TRUE") for value in values)
+
+
+def hub_has(hub_id: str, seconds: float = _PROBE_SECONDS) -> bool:
+    """Asks the Hub for a model and gives up after this many seconds, name resolution included."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        try:
+            get_hf_file_metadata(hf_hub_url(hub_id, CONFIG_FILE, endpoint=_endpoint()), timeout=seconds)
+        # Three generations of HTTP libraries under huggingface_hub: every fault means the same here, "no".
+        except Exception:
+            return
+        answers.append(True)
+
+    thread = threading.Thread(target=ask, name="selfsame-hub-probe", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(answers)
+
+
+def where_to_put(name: str) -> str:
+    """One clause that tells the user where a model folder would be found."""
+    target = name if name in CATALOG else name.replace("/", "--")
+    kept = models_dir()
+    place = f"{kept / target}" if kept else f"$SELFSAME_MODELS_DIR/{target} (a folder of your choice)"
+    return f"put its folder (config.json, model.safetensors) at {place}"
+
+
+def _is_plain_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) is not None
+
+
+def _check_name(name: str) -> None:
+    """Raises unless the name may be an id on the Hub."""
+    if Path(name).expanduser().is_file():
+        raise ConfigError(f"model={name!r} is a file; give the folder that holds config.json and the weights")
+    if _HUB_ID.fullmatch(name):
+        return
+    if "/" in name or "\\" in name or name.startswith(("~", ".")):
+        raise ConfigError(f"model={name!r}: no such folder; give an existing folder in transformers format")
+    known = [EMBEDDED, *CATALOG]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(
+        f"model={name!r} is unknown; {hint}Use one of {', '.join(known)}, a Hugging Face id such as"
+        f" 'facebook/dinov2-small', or a local folder; or {where_to_put(name)}"
+    )
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+def _cached_snapshot(hub_id: str) -> Path | None:
+    """The model's folder in the Hub's cache, if configuration and all weights are there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(hub_id, CONFIG_FILE)
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            shards = shard_names(folder / name) if name.endswith(".json") else [name]
+            if all((folder / shard).is_file() for shard in shards):
+                return folder
+    return None
+
+
+def _download(name: str, hub_id: str) -> Path:
+    if is_offline():
+        raise ModelError(
+            f"model {name!r} is not on this machine and HF_HUB_OFFLINE forbids the download; unset it, or"
+            f" {where_to_put(name)}, or use model='{EMBEDDED}'"
+        )
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        folder = Path(_fetch(hub_id, CONFIG_FILE) or "").parent
+        _fetch(hub_id, PREPROCESSOR_FILE)
+        _fetch_weights(hub_id)
+    except GatedRepoError as error:
+        raise ModelError(
+            f"model {name!r} ({hub_id}) asks for its licence to be accepted on huggingface.co; do so and run"
+            f" `hf auth login`, or {where_to_put(name)}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"model {name!r}: the Hugging Face Hub has no model {hub_id!r} that you may read; check the name, or"
+            f" {where_to_put(name)}"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"model {name!r} is not on this machine and the Hugging Face Hub ({_endpoint() or 'huggingface.co'}) cannot"
+            f" be reached; connect to the network, or {where_to_put(name)}, or use model='{EMBEDDED}'"
+        ) from error
+    # Proxies, full disks, broken connections: every HTTP library has its own errors, and the advice is the same.
+    except Exception as error:
+        raise ModelError(
+            f"model {name!r} ({hub_id}): the download failed ({error}); try again, or {where_to_put(name)}"
+        ) from error
+    return folder
+
+
+def _fetch(hub_id: str, filename: str) -> str | None:
+    """Downloads one file; None where the model has no such file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return hf_hub_download(hub_id, filename, endpoint=_endpoint())
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def _fetch_weights(hub_id: str) -> None:
+    for name in WEIGHT_FILES:
+        path = _fetch(hub_id, name)
+        if path is not None:
+            for shard in shard_names(Path(path)) if name.endswith(".json") else []:
+                _fetch(hub_id, shard)
+            return
