@@ -1,8 +1,23 @@
 """Reading samples of a view in bounded chunks and writing their fields in batches."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.collections as foc
+import fiftyone.core.media as fom
+import fiftyone.core.view as fov
+from fiftyone import ViewField
+
+from ..brain.errors import ConfigError
+from .provenance import file_stamp
+
+SIDEBAR_GROUP = "selfsame"
+
+# The groups into which FiftyOne itself sorts new fields: what it put there may be moved, what a user arranged may not.
+_AUTOMATIC_GROUPS = ("labels", "primitives", "other")
 
 
 @dataclass(frozen=True)
@@ -22,14 +37,16 @@ class FieldSpec:
 
 @dataclass(frozen=True)
 class SampleItem:
-    """What an engine knows of one sample; its vectors and labels are never loaded.
+    """What an engine knows of one sample; its vectors are never loaded.
 
     Attributes:
         id: sample id.
         filepath: the image file.
-        media_type: FiftyOne's media type of the sample.
+        media_type: what FiftyOne takes the file for.
         values: the extra values that the method asked for (mask, boxes ...), by path.
         file_stamp: size and modification time of the file; empty where it cannot be read.
+        provenance: provenance hash of the stored result, or None.
+        present: whether every result field of the sample holds a value.
     """
 
     id: str
@@ -37,3 +54,188 @@ class SampleItem:
     media_type: str = "image"
     values: Mapping[str, Any] = field(default_factory=dict)
     file_stamp: str = ""
+    provenance: str | None = None
+    present: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """The new field values of one sample.
+
+    Attributes:
+        id: sample id.
+        values: value by path; an attribute of detections has a dict, label id → value.
+        provenance: hash to store; None for a failure.
+        replaces: whether the sample has a provenance hash now.
+    """
+
+    id: str
+    values: Mapping[str, Any]
+    provenance: str | None
+    replaces: bool
+
+
+def image_samples(samples: foc.SampleCollection) -> foc.SampleCollection:
+    """The collection itself, or the image slices of a grouped one.
+
+    Raises:
+        ConfigError: not a FiftyOne collection, a view of generated samples (patches, frames, clips), or a grouped
+            collection without image slices.
+    """
+    if not isinstance(samples, foc.SampleCollection):
+        raise ConfigError(f"samples must be a FiftyOne dataset or view, not {type(samples).__name__}")
+    if isinstance(samples, fov.DatasetView) and samples._is_generated:
+        raise ConfigError(
+            f"{type(samples).__name__}: patches, frames and clips views are not supported; run on the original samples "
+            "(for detections pass objects_field=...; for a video extract frames with to_frames(sample_frames=True) "
+            "and clone() the result)"
+        )
+    if samples.media_type != fom.GROUP:
+        return samples
+    if fom.IMAGE not in samples.group_media_types.values():
+        raise ConfigError(
+            f"grouped dataset with slices {', '.join(samples.group_slices)} has none with images; "
+            "choose slices yourself with select_group_slices(...)"
+        )
+    return samples.select_group_slices(media_type=fom.IMAGE)
+
+
+def check_field_name(samples: foc.SampleCollection, name: str, option: str = "field") -> None:
+    """Refuses names that FiftyOne cannot store.
+
+    Raises:
+        ConfigError: not a plain identifier, or one that FiftyOne keeps for itself.
+    """
+    reserved = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")
+    if not re.fullmatch(r"[A-Za-z]\w*", name) or name in reserved:
+        raise ConfigError(f"{option}={name!r} cannot be a field name; use letters, digits and underscores, e.g. 'ffa'")
+
+
+def declare_fields(
+    samples: foc.SampleCollection, fields: Mapping[str, FieldSpec], info: Mapping[str, Any] | None = None
+) -> None:
+    """Adds fields that are missing and refreshes description and ``info`` of those that exist.
+
+    Args:
+        fields: specification by path; ``"ground_truth.detections.ffa"`` declares an attribute of each detection.
+        info: stored as ``field.info`` of every field: where its values come from.
+
+    Raises:
+        ConfigError: a field of that name exists and has another type.
+    """
+    dataset = samples._dataset
+    for path, spec in fields.items():
+        existing = dataset.get_field(path)
+        if existing is not None and not _same_type(existing, spec):
+            raise ConfigError(
+                f"field {path!r} of dataset {dataset.name!r} exists as {type(existing).__name__}, but "
+                f"{spec.ftype.__name__} is to be written; choose another field name or delete that field"
+            )
+    for path, spec in fields.items():
+        existing = dataset.get_field(path)
+        if existing is None:
+            dataset.add_sample_field(path, spec.ftype, description=spec.description, info=info, **spec.options)
+        elif existing.info != info or existing.description != spec.description:
+            existing.info, existing.description = info, spec.description
+            existing.save()
+
+
+def show_in_sidebar(samples: foc.SampleCollection, paths: Sequence[str]) -> None:
+    """Puts sample fields into the App's sidebar group "selfsame"; groups that the user made keep their fields."""
+    dataset = samples._dataset
+    groups = dataset.app_config.sidebar_groups or fo.DatasetAppConfig.default_sidebar_groups(dataset)
+    ours = next((group for group in groups if group.name == SIDEBAR_GROUP), None)
+    if ours is None:
+        ours = fo.SidebarGroupDocument(name=SIDEBAR_GROUP, paths=[])
+        groups.insert(1, ours)
+    for group in groups:
+        if group.name in _AUTOMATIC_GROUPS:
+            group.paths = [path for path in group.paths if path not in paths]
+    placed = {path for group in groups for path in group.paths}
+    ours.paths = [*ours.paths, *(path for path in paths if path not in placed)]
+    dataset.app_config.sidebar_groups = groups
+    dataset.save()
+
+
+class SampleReader:
+    """Iterates over a collection without loading samples: ids once, all else in chunks.
+
+    Args:
+        samples: a dataset or flat view; its order and contents are fixed when the reader is made.
+        inputs: paths of label values that the method reads.
+        required: result paths that must hold a value for a stored result to count.
+        provenance_field: where the provenance hash is stored.
+    """
+
+    def __init__(
+        self, samples: foc.SampleCollection, inputs: Sequence[str], required: Sequence[str], provenance_field: str
+    ) -> None:
+        self.ids: list[str] = samples.values("id")
+        self._samples = samples
+        self._inputs = list(inputs)
+        self._paths = ["id", "filepath", provenance_field, *(_lacks(path) for path in required), *self._inputs]
+        self._n_required = len(required)
+        # Label values may be masks of megabytes each; a plain row is a few hundred bytes.
+        self._chunk_size = 32 if self._inputs else 1000
+
+    def chunks(self) -> Iterator[list[SampleItem]]:
+        """Items in the order of the collection; samples deleted in the meantime are missing."""
+        for start in range(0, len(self.ids), self._chunk_size):
+            ids = self.ids[start : start + self._chunk_size]
+            view = fov.make_optimized_select_view(self._samples, ids)
+            items = {row[0]: self._item(row) for row in zip(*view.values(self._paths), strict=True)}
+            yield [items[sample_id] for sample_id in ids if sample_id in items]
+
+    def _item(self, row: tuple[Any, ...]) -> SampleItem:
+        sample_id, filepath, provenance, *rest = row
+        return SampleItem(
+            id=sample_id,
+            filepath=filepath,
+            media_type=fom.get_media_type(filepath),
+            values=dict(zip(self._inputs, rest[self._n_required :], strict=True)),
+            file_stamp=file_stamp(filepath),
+            provenance=provenance,
+            present=not any(rest[: self._n_required]),
+        )
+
+
+def write_rows(samples: foc.SampleCollection, rows: Sequence[Row], provenance_field: str) -> None:
+    """Writes the fields of some samples, field by field, so that a kill at any moment leaves no false result behind.
+
+    A provenance hash vouches for all fields of its sample: an old one is withdrawn before the first field changes,
+    and the new one is written when all fields are in place.
+    """
+    dataset = samples._dataset
+    stale = {row.id: None for row in rows if row.replaces}
+    if stale:
+        dataset.set_values(provenance_field, stale, key_field="id")
+    columns: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        for path, value in row.values.items():
+            columns.setdefault(path, {})[row.id] = value
+    for path, column in columns.items():
+        if "." in path:
+            labels = [
+                {"sample_id": sample_id, "label_id": label_id, "value": value}
+                for sample_id, by_label in column.items()
+                for label_id, value in by_label.items()
+            ]
+            dataset.set_label_values(path, labels)
+        else:
+            dataset.set_values(path, column, key_field="id")
+    fresh = {row.id: row.provenance for row in rows if row.provenance is not None}
+    if fresh:
+        dataset.set_values(provenance_field, fresh, key_field="id")
+
+
+def _lacks(path: str) -> Any:
+    """Expression that is falsy where a result is in place: a null check, or the number of labels without it."""
+    if "." not in path:
+        return ~ViewField(path).exists()
+    labels, attribute = path.rsplit(".", 1)
+    return ViewField(labels).filter(~ViewField(attribute).exists()).length()
+
+
+def _same_type(existing: fo.Field, spec: FieldSpec) -> bool:
+    document = spec.options.get("embedded_doc_type")
+    return type(existing) is spec.ftype and getattr(existing, "document_type", None) is document
