@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 # Media types that are opened as images; FiftyOne calls a file with an unusual ending "unknown".
 _IMAGE_TYPES = ("image", "unknown")
 
+# A commit costs one round trip per field: hundreds of samples make it cheap, seconds bound what a kill can lose.
+COMMIT_EVERY = 256
+COMMIT_SECONDS = 10.0
+
 # Progress is reported no more often than this many seconds: each report may travel to a browser.
 _REPORT_SECONDS = 0.2
 
@@ -108,8 +112,6 @@ class Job:
         overwrite: recompute results that are still valid.
         skip_failures: record failures and go on; otherwise the first one raises.
         finish: runs after the last sample is written and before the record is; may add to the summary.
-        commit_every: samples per commit, at most.
-        commit_seconds: a sample waits no longer than about this for its commit.
     """
 
     samples: foc.SampleCollection
@@ -121,8 +123,6 @@ class Job:
     overwrite: bool = False
     skip_failures: bool = True
     finish: Callable[[RunSummary], Iterator[Progress]] | None = None
-    commit_every: int = 256
-    commit_seconds: float = 10.0
 
 
 def stream(job: Job) -> Generator[Progress, None, RunSummary]:
@@ -187,9 +187,7 @@ class _Run:
     def samples(self) -> Iterator[Progress]:
         """Decodes, computes and writes everything that is not up to date."""
         job, field_name = self.job, self.job.method.provenance_field
-        writer = BackgroundWriter(
-            lambda rows: write_rows(job.samples, rows, field_name), job.commit_every, job.commit_seconds
-        )
+        writer = BackgroundWriter(lambda rows: write_rows(job.samples, rows, field_name), COMMIT_EVERY, COMMIT_SECONDS)
         with writer, DecodePool(self._todo(), self._decode, job.num_workers, 2 * job.batch_size) as pool:
             for outcome in pool:
                 if outcome is not None:
@@ -254,11 +252,13 @@ class _Run:
 
     def _run_fullest(self, writer: BackgroundWriter) -> None:
         key = max(self._waiting, key=lambda key: len(self._waiting[key]))
-        batch = self._waiting.pop(key)
+        self._run_in_pieces(self._waiting.pop(key), writer)
+
+    def _run_in_pieces(self, batch: list[_Decoded], writer: BackgroundWriter) -> None:
         while batch:
-            # The batch size may have been halved on the way.
-            now, batch = batch[: self._batch_size], batch[self._batch_size :]
-            self._run_batch(now, writer)
+            # The batch size may be halved on the way: each piece asks anew.
+            piece, batch = batch[: self._batch_size], batch[self._batch_size :]
+            self._run_batch(piece, writer)
 
     def _run_batch(self, batch: list[_Decoded], writer: BackgroundWriter) -> None:
         results = self._compute(batch)
@@ -272,8 +272,7 @@ class _Run:
             notice = f"out of device memory with a batch of {len(batch)}: went on with {self._batch_size}"
             self.summary.notices.append(notice)
             _free_device_memory()
-            for start in range(0, len(batch), self._batch_size):
-                self._run_batch(batch[start : start + self._batch_size], writer)
+            self._run_in_pieces(batch, writer)
         else:
             self._run_one_by_one(batch, writer)
 
