@@ -1,0 +1,236 @@
+"""The engine below `neighbors`: blocks of unit vectors, products of blocks, and exact cosines of single pairs.
+
+Every cosine that leaves this module is computed in float64 from the vectors as given and rounded to float32 once. So
+it does not depend on the block size, the device or the order of the rows, and identical vectors have exactly 1. The
+products of whole blocks, where nearly all the time goes, only *screen*: they run in bfloat16 where the processor
+multiplies that much faster (AMX, tensor cores), else in float32, and what they let through is everything that could
+reach the threshold under a proven bound of their rounding error.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from .backbones.device import resolve_device
+from .errors import ConfigError
+
+BLOCK_CPU, BLOCK_GPU = 2048, 8192
+
+# A panel of this many blocks stays converted while the columns pass by, which pays for converting the columns.
+PANEL_BLOCKS = 8
+
+# Vectors shorter than this have no direction that float32 could hold.
+MIN_NORM = 1e-30
+
+# Pairs whose vectors are gathered at a time for exact cosines.
+_GATHER = 2048
+
+# Time of one float64 multiply-add in a matrix product against one in a pair gathered from memory.
+_GATHER_COST = 150
+
+_INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Pairs found in a block: int32 rows and float32 cosines, each ``(p,)``."""
+
+    i: np.ndarray
+    j: np.ndarray
+    similarity: np.ndarray
+
+
+class Rows:
+    """The caller's vectors, checked and never modified, with access to their unit-length forms.
+
+    Args:
+        vectors: ``(n, d)`` float16, float32 or float64 array; may be memory-mapped.
+        block: rows of a block; None chooses.
+        device: where blocks are multiplied.
+
+    Raises:
+        ConfigError: the shape or type is wrong, the device is missing, or rows are zero or not finite (named).
+    """
+
+    def __init__(self, vectors: np.ndarray, block: int | None, device: str) -> None:
+        if vectors.ndim != 2 or vectors.shape[1] == 0 or vectors.dtype.kind != "f":
+            raise ConfigError(
+                f"vectors must be an (n, d) array of floating-point numbers, not {vectors.shape} {vectors.dtype}"
+            )
+        if len(vectors) > np.iinfo(np.int32).max:
+            raise ConfigError(f"{len(vectors):,} vectors are too many; row numbers end at 2,147,483,647")
+        resolved = resolve_device(device)
+        # Apple's GPUs lack float64, in which cosines are decided.
+        self.device = torch.device("cpu") if resolved.type == "mps" else resolved
+        self.block = block or (BLOCK_GPU if self.device.type == "cuda" else BLOCK_CPU)
+        if self.block < 1:
+            raise ConfigError(f"block={block} must be at least 1; leave it out to let it be chosen")
+        self.vectors = vectors
+        self.norms = np.concatenate([np.empty(0), *(_norms(vectors[s:e]) for s, e in self.ranges(BLOCK_CPU))])
+        _reject(np.flatnonzero(~(self.norms >= MIN_NORM) | (self.norms > np.finfo(np.float32).max)))
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def ranges(self, block: int, start: int = 0) -> list[tuple[int, int]]:
+        """``(start, stop)`` of the blocks from a row on."""
+        return [(s, min(s + block, len(self.vectors))) for s in range(start, len(self.vectors), block)]
+
+    def unit(self, index: slice | np.ndarray) -> torch.Tensor:
+        """``(m, d)`` float32 unit vectors of the chosen rows on the device; a fresh tensor."""
+        rows = np.array(self.vectors[index], dtype=np.float32)
+        rows /= self.norms[index, None].astype(np.float32)
+        return torch.from_numpy(rows).to(self.device)
+
+    def cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """``(p,)`` float32 cosines of pairs of rows, decided in float64."""
+        rows, columns = np.unique(i), np.unique(j)
+        if len(rows) * len(columns) <= min(len(i) * _GATHER_COST, self.block**2):
+            product = (self._double(rows) @ self._double(columns).T).cpu().numpy()
+            dots = product[np.searchsorted(rows, i), np.searchsorted(columns, j)]
+        else:
+            dots = np.concatenate(
+                [self._dots(i[s : s + _GATHER], j[s : s + _GATHER]) for s in range(0, len(i), _GATHER)]
+            )
+        return np.clip(dots / (self.norms[i] * self.norms[j]), -1.0, 1.0).astype(np.float32)
+
+    def _dots(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return (self._double(i) * self._double(j)).sum(dim=1).cpu().numpy()
+
+    def _double(self, index: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(self.vectors[index], np.float64)).to(self.device)
+
+
+def radius_hits(rows: Rows, threshold: float) -> Iterator[tuple[float, Hits]]:
+    """All pairs ``i < j`` with a cosine of at least ``threshold``, panel by panel, with the share of work done.
+
+    Only blocks on and above the diagonal are multiplied. Held at any time: a panel and a block of vectors in the
+    screening format, one block of products, and the pairs of one block.
+    """
+    screen = _Screen(rows, threshold)
+    n = len(rows)
+    for start, stop in rows.ranges(rows.block * PANEL_BLOCKS):
+        panel = [(s, screen.convert(s, e)) for s, e in rows.ranges(rows.block, start) if s < stop]
+        for s, e in rows.ranges(rows.block, start):
+            columns = screen.convert(s, e) if s >= stop else panel[(s - start) // rows.block][1]
+            for row_start, block in panel:
+                if row_start > s:
+                    break
+                i, j = screen.candidates(block, columns)
+                if row_start == s:
+                    i, j = i[i < j], j[i < j]
+                done = 1.0 - (n - stop) * (n - start) / n**2
+                yield done, _decide(rows, i + row_start, j + s, threshold)
+
+
+def _decide(rows: Rows, i: np.ndarray, j: np.ndarray, threshold: float) -> Hits:
+    similarity = rows.cosines(i, j) if len(i) else np.empty(0, np.float32)
+    keep = similarity >= np.float32(threshold)
+    return Hits(i[keep].astype(np.int32), j[keep].astype(np.int32), similarity[keep])
+
+
+class _Screen:
+    """Products of blocks in a quick number format, cut at a limit that no pair of interest can fall below."""
+
+    def __init__(self, rows: Rows, threshold: float, dtype: torch.dtype | None = None) -> None:
+        self.rows = rows
+        self.dtype = dtype or screening_dtype(rows.device, rows.vectors.shape[1])
+        self.limit = self._floor(threshold - self._error(threshold))
+        self._buffer = torch.empty(min(rows.block, len(rows)) ** 2, dtype=self.dtype, device=rows.device)
+
+    def convert(self, start: int, stop: int) -> torch.Tensor:
+        return self.rows.unit(slice(start, stop)).to(self.dtype)
+
+    def candidates(self, block: torch.Tensor, columns: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Positions in the two blocks of the pairs that may reach the threshold: two int64 arrays."""
+        shape = len(block), len(columns)
+        product = torch.mm(block, columns.T, out=self._buffer[: shape[0] * shape[1]].view(shape))
+        if product.device.type != "cpu" or self.limit <= 0:
+            i, j = torch.nonzero(product >= self.limit, as_tuple=True)
+            return i.cpu().numpy(), j.cpu().numpy()
+        return self._scan(product)
+
+    def _scan(self, product: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Positive floats are ordered as the integers of their bits, which numpy compares many times faster."""
+        bits = product.view(_INTEGERS[self.dtype]).numpy()
+        limit = torch.tensor(self.limit, dtype=self.dtype).view(_INTEGERS[self.dtype]).item()
+        rows = np.flatnonzero(bits.max(axis=1) >= limit)
+        flat = np.flatnonzero(bits[rows] >= limit)
+        return rows[flat // bits.shape[1]], flat % bits.shape[1]
+
+    def _error(self, threshold: float) -> float:
+        """Bound of |screened − exact| near the threshold.
+
+        With rounded vectors x̂ = x − r: |x·y − x̂·ŷ| ≤ |r||ŷ| + |x̂||s| + |r||s| by Cauchy-Schwarz, |r| being measured.
+        To this come d sums in float32 and the rounding of the product to the format.
+        """
+        epsilon = torch.finfo(self.dtype).eps
+        residual = self._residual()
+        sums = self.rows.vectors.shape[1] * 2.0**-23 + 1e-6
+        return residual * (2.0 + 3.0 * residual) + sums + (epsilon / 2) * (abs(threshold) + 3 * residual)
+
+    def _residual(self) -> float:
+        if self.dtype == torch.float32:
+            return 2.0**-8 if _rounds_inputs(self.rows.device, self.rows.vectors.shape[1]) else 0.0
+        worst = 0.0
+        for start, stop in self.rows.ranges(self.rows.block):
+            unit = self.rows.unit(slice(start, stop))
+            worst = max(worst, float((unit - unit.to(self.dtype)).norm(dim=1).max()))
+        return worst
+
+    def _floor(self, limit: float) -> float:
+        """The limit as a number of the screening format, rounded down."""
+        rounded = torch.tensor(limit, dtype=self.dtype)
+        if float(rounded) > limit:
+            rounded = torch.nextafter(rounded, torch.tensor(-2.0, dtype=self.dtype))
+        return float(rounded)
+
+
+@lru_cache(maxsize=8)
+def screening_dtype(device: torch.device, dim: int) -> torch.dtype:
+    """The number format that multiplies blocks faster here: timed once, because no flag tells it across vendors.
+
+    The choice changes how long a search takes, never what it finds. On CUDA it is float32: fast enough there, while
+    bfloat16 products may be summed in bfloat16, for which no bound holds.
+    """
+    if device.type == "cuda":
+        return torch.float32
+    seconds = {dtype: _product_seconds(device, dim, dtype) for dtype in (torch.float32, torch.bfloat16)}
+    return min(seconds, key=lambda dtype: seconds[dtype])
+
+
+def _product_seconds(device: torch.device, dim: int, dtype: torch.dtype) -> float:
+    try:
+        block = torch.ones(512, dim, dtype=dtype, device=device)
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            (block @ block.T)[0, 0].item()
+            times.append(time.perf_counter() - start)
+    except RuntimeError:  # the build lacks this product
+        return float("inf")
+    return min(times)
+
+
+def _rounds_inputs(device: torch.device, dim: int) -> bool:
+    """Whether float32 products are secretly made of TF32 or bfloat16 numbers, as PyTorch's global switches allow."""
+    block = torch.full((512, dim), 1.0 + 2.0**-12, device=device)
+    return float((block @ block.T)[0, 0]) < dim * (1.0 + 2.0**-12)
+
+
+def _norms(vectors: np.ndarray) -> np.ndarray:
+    rows = vectors.astype(np.float64)
+    return np.sqrt(np.einsum("nd,nd->n", rows, rows))
+
+
+def _reject(bad: np.ndarray) -> None:
+    if len(bad):
+        names = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+        raise ConfigError(
+            f"vectors of {len(bad):,} rows are zero or not finite and have no direction (rows {names});"
+            " leave them out or compute them again"
+        )
