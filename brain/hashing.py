@@ -59,5 +59,5 @@ def pixel_digest(image: str | os.PathLike | np.ndarray) -> str:
         raise ConfigError(f"image must be an (H, W, 3) uint8 array, not {pixels.shape} {pixels.dtype}")
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     digest.update(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
