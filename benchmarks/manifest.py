@@ -20,7 +20,8 @@ class Item:
         mask_path: the file of its foreground mask, where the set has one.
         object_id: which object it shows; None where the set does not say.
         category: kind of object; None where the set does not say.
-        group: part of the protocol (``pose``, ``lighting``, ``in-the-wild`` ...); None where the set does not say.
+        group: part of the protocol (``pose``, ``in-the-wild`` ...), the manifest's ``group`` or ``part``; None where the
+            set does not say.
         extra: the whole entry as it stands in the manifest.
     """
 
@@ -83,7 +84,7 @@ def _item(entry: Mapping[str, Any], folder: Path) -> Item:
         mask_path=folder / mask if mask else None,
         object_id=_text(entry.get("object_id")),
         category=_text(entry.get("category")),
-        group=_text(entry.get("group")),
+        group=_text(entry.get("group", entry.get("part"))),
         extra=entry,
     )
 
