@@ -1,7 +1,6 @@
 """Vision transformers of `transformers` behind one interface: DINO, DINOv2, SigLIP, SigLIP 2 and the embedded model."""
 
 import contextlib
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -170,14 +169,18 @@ def _load_model(folder: ModelFolder) -> nn.Module:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the loader's tables about weights that belong to the text tower; real gaps are raised by us."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silences the loader's progress bar and its tables on the weights of the text tower; real gaps are our errors."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _detach_norm_and_head(model: nn.Module, family: Family) -> tuple[nn.Module, nn.Module | None]:
