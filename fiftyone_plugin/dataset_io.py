@@ -101,14 +101,17 @@ def image_samples(samples: foc.SampleCollection) -> foc.SampleCollection:
 
 
 def check_field_name(samples: foc.SampleCollection, name: str, option: str = "field") -> None:
-    """Refuses names that FiftyOne cannot store.
+    """Refuses names of fields that cannot be written.
 
     Raises:
-        ConfigError: not a plain identifier, or one that FiftyOne keeps for itself.
+        ConfigError: not a plain identifier, one that FiftyOne keeps for itself, or a field that is read-only.
     """
     reserved = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")
     if not re.fullmatch(r"[A-Za-z]\w*", name) or name in reserved:
         raise ConfigError(f"{option}={name!r} cannot be a field name; use letters, digits and underscores, e.g. 'ffa'")
+    existing = samples.get_field(name)
+    if existing is not None and existing.read_only:
+        raise ConfigError(f"{option}={name!r} is a read-only field; choose another name")
 
 
 def declare_fields(

@@ -59,7 +59,7 @@ class RunSummary:
         return "\n".join(lines)
 
 
-def run_key(name: str) -> str:
+def run_key_for(name: str) -> str:
     """A valid key (an identifier) for a run on the field or detections path called ``name``."""
     key = re.sub(r"\W", "_", name)
     return key if key.isidentifier() else f"run_{key}"
@@ -73,7 +73,7 @@ def check_run_key(samples: foc.SampleCollection, key: str, method: str) -> None:
     """
     if not key.isidentifier():
         raise ConfigError(
-            f"run key {key!r} is not a valid name; use letters, digits and underscores, e.g. {run_key(key)!r}"
+            f"run key {key!r} is not a valid name; use letters, digits and underscores, e.g. {run_key_for(key)!r}"
         )
     record = load_record(samples, key)
     if record is None:

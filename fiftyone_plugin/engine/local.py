@@ -8,14 +8,15 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import fiftyone.core.collections as foc
 
-from ...brain.errors import ConfigError, ImageError, ModelError, SelfsameError
-from ..dataset_io import FieldSpec, Row, SampleItem, SampleReader, declare_fields, write_rows
-from ..provenance import config_hash, sample_provenance, value_stamp
+from ...brain.errors import ConfigError, ImageError, SelfsameError
+from ..dataset_io import FieldSpec, Row, SampleItem, SampleReader, declare_fields, show_in_sidebar, write_rows
+from ..provenance import config_hash, sample_provenance
 from ..runs import RunSummary, check_run_key, register_run
 from .queues import BackgroundWriter, DecodePool
 
@@ -72,7 +73,7 @@ class Method(Protocol):
         required: those of them that must hold a value for a stored result to count.
         error_field: where the reason of a failure goes.
         provenance_field: where the provenance hash goes.
-        inputs: paths of label values that ``prepare`` needs; they are part of the provenance.
+        inputs: paths of label values that the method needs.
         config: JSON-able settings with models and weights hashes; a change makes earlier results stale.
     """
 
@@ -89,11 +90,19 @@ class Method(Protocol):
         ...
 
     def run(self, batch: Sequence[Any]) -> list[dict[str, Any]]:
-        """Computes the field values of prepared samples with equal group keys, one dict (path → value) per sample."""
+        """Computes the field values of prepared samples with equal group keys, one dict (path → value) per sample.
+
+        A value may be a future, if something that is not the device's work (writing a file) is still to be done; a
+        text for the error field makes the sample a failure whose other values are kept.
+        """
         ...
 
     def blank(self, item: SampleItem) -> dict[str, Any]:
         """The values that replace a stale result when the sample fails."""
+        ...
+
+    def input_stamp(self, item: SampleItem) -> str:
+        """Hash of the labels that the result depends on besides the image; a change makes the result stale."""
         ...
 
     def is_intact(self, item: SampleItem) -> bool:
@@ -140,6 +149,7 @@ def stream(job: Job) -> Generator[Progress, None, RunSummary]:
             raise ConfigError(f"{name}={value} must be at least 1")
     check_run_key(job.samples, job.run_key, job.method.name)
     declare_fields(job.samples, job.method.fields, {"method": job.method.name, **job.method.config})
+    show_in_sidebar(job.samples, [path for path in job.method.fields if "." not in path])
     run = _Run(job)
     try:
         yield run.progress()
@@ -229,7 +239,7 @@ class _Run:
                     yield item
 
     def _provenance(self, item: SampleItem) -> str:
-        return sample_provenance(self._config_hash, item.file_stamp, value_stamp(list(item.values.values())))
+        return sample_provenance(self._config_hash, item.file_stamp, self.job.method.input_stamp(item))
 
     def _decode(self, item: SampleItem) -> _Decoded:
         """Runs in a decode thread."""
@@ -279,8 +289,6 @@ class _Run:
     def _compute(self, batch: list[_Decoded]) -> list[dict[str, Any]] | Exception:
         try:
             return self.job.method.run([decoded.prepared for decoded in batch])
-        except (ConfigError, ModelError):
-            raise
         except Exception as error:
             # The traceback would keep the failed batch's tensors alive while a smaller one is tried.
             return error.with_traceback(None)
@@ -299,20 +307,32 @@ class _Run:
                 self._succeed(decoded, result[0], writer)
 
     def _succeed(self, decoded: _Decoded, values: dict[str, Any], writer: BackgroundWriter) -> None:
+        """Writes a result. One that comes with an error text is a failure in part: kept, but tried again next time."""
         item, method = decoded.item, self.job.method
-        row = Row(item.id, {**values, method.error_field: None}, decoded.provenance, item.provenance is not None)
-        writer.put(row)
-        self.done += 1
+        partly = values.get(method.error_field)
+        if partly:
+            self._note_failure(item, partly)
+        else:
+            self.done += 1
+        values = {method.error_field: None, **values}
+        writer.put(Row(item.id, values, None if partly else decoded.provenance, item.provenance is not None))
 
     def _fail(self, item: SampleItem, error: Exception, writer: BackgroundWriter) -> None:
-        if isinstance(error, ConfigError | ModelError):
-            raise error
         reason = _reason(error, item)
-        if not self.job.skip_failures:
-            raise SelfsameError(f"sample {item.id} failed: {reason}") from error
+        self._note_failure(item, reason, error)
         values = {**self.job.method.blank(item), self.job.method.error_field: reason}
         writer.put(Row(item.id, values, None, item.provenance is not None))
+
+    def _note_failure(self, item: SampleItem, reason: str, cause: Exception | None = None) -> None:
+        if not self.job.skip_failures:
+            raise SelfsameError(f"sample {item.id} failed: {reason}") from cause
         self.summary.failed[item.id] = reason
+
+
+def _settle(row: Row) -> Row:
+    """Waits for the values that are futures; runs in the writer's thread."""
+    values = {path: value.result() if isinstance(value, Future) else value for path, value in row.values.items()}
+    return replace(row, values=values)
 
 
 def _reason(error: Exception, item: SampleItem) -> str:

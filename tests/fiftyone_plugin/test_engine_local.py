@@ -56,6 +56,9 @@ class NameLength:
     def blank(self, item):
         return {"length": None}
 
+    def input_stamp(self, item):
+        return ""
+
     def is_intact(self, item):
         return True
 

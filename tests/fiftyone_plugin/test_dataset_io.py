@@ -1,0 +1,162 @@
+"""Which collections are accepted, how fields are declared and shown, and the hashes that decide what is up to date."""
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from fiftyone_selfsame.brain.errors import ConfigError
+from fiftyone_selfsame.fiftyone_plugin.dataset_io import (
+    FieldSpec,
+    SampleReader,
+    check_field_name,
+    declare_fields,
+    image_samples,
+    show_in_sidebar,
+)
+from fiftyone_selfsame.fiftyone_plugin.provenance import config_hash, file_stamp, sample_provenance, value_stamp
+
+SPEC = {"score": FieldSpec(fo.FloatField, "how good")}
+
+
+def grouped(*slices):
+    dataset = fo.Dataset()
+    dataset.add_group_field("group", default=slices[0][0])
+    group = fo.Group()
+    dataset.add_samples([fo.Sample(filepath=path, group=group.element(name)) for name, path in slices])
+    return dataset
+
+
+def test_of_a_grouped_dataset_the_image_slices_are_taken():
+    dataset = grouped(("left", "/a.png"), ("right", "/b.jpg"), ("clip", "/c.mp4"))
+    try:
+        assert sorted(image_samples(dataset).values("filepath")) == ["/a.png", "/b.jpg"]
+    finally:
+        dataset.delete()
+
+
+def test_a_grouped_dataset_without_images_is_refused():
+    dataset = grouped(("clip", "/c.mp4"))
+    try:
+        with pytest.raises(ConfigError, match="slices clip has none with images"):
+            image_samples(dataset)
+    finally:
+        dataset.delete()
+
+
+def test_patches_views_and_other_objects_are_refused_with_a_way_out(fo_dataset):
+    dataset = fo_dataset(["/a.png"])
+    dataset.set_values("gt", [fo.Detections(detections=[fo.Detection(bounding_box=[0, 0, 1, 1])])])
+
+    with pytest.raises(ConfigError, match="objects_field"):
+        image_samples(dataset.to_patches("gt"))
+    with pytest.raises(ConfigError, match="not list"):
+        image_samples(["/a.png"])
+
+
+@pytest.mark.parametrize("name", ["a.b", "", "_x", "1x", "id", "filepath", "tags", "x y"])
+def test_names_that_cannot_be_fields_are_refused(fo_dataset, name):
+    with pytest.raises(ConfigError, match="cannot be a field name"):
+        check_field_name(fo_dataset(), name)
+
+
+def test_read_only_fields_are_refused(fo_dataset):
+    dataset = fo_dataset()
+    dataset.add_sample_field("frozen", fo.FloatField, read_only=True)
+
+    with pytest.raises(ConfigError, match="read-only"):
+        check_field_name(dataset, "frozen")
+
+
+def test_declared_fields_say_what_they_hold_and_where_it_comes_from(fo_dataset):
+    dataset = fo_dataset(["/a.png"])
+
+    declare_fields(dataset, SPEC, {"model": "small"})
+    declare_fields(dataset, SPEC, {"model": "large"})
+
+    assert dataset.get_field("score").description == "how good"
+    assert fo.load_dataset(dataset.name).get_field("score").info == {"model": "large"}
+
+
+def test_a_type_conflict_is_found_before_any_field_is_added(fo_dataset):
+    dataset = fo_dataset(["/a.png"])
+    dataset.add_sample_field("taken", fo.StringField)
+
+    with pytest.raises(ConfigError, match="'taken'"):
+        declare_fields(dataset, SPEC | {"taken": FieldSpec(fo.FloatField, "")})
+
+    assert not dataset.has_field("score")
+
+
+def test_fields_get_a_sidebar_group_of_their_own(fo_dataset):
+    dataset = fo_dataset(["/a.png"])
+    declare_fields(dataset, SPEC)
+
+    show_in_sidebar(dataset, ["score"])
+    show_in_sidebar(dataset, ["score"])
+
+    groups = {group.name: group.paths for group in dataset.app_config.sidebar_groups}
+    assert groups["selfsame"] == ["score"]
+    assert not any("score" in paths for name, paths in groups.items() if name != "selfsame")
+
+
+def test_what_the_user_arranged_in_the_sidebar_stays(fo_dataset):
+    dataset = fo_dataset(["/a.png"])
+    declare_fields(dataset, SPEC | {"second": FieldSpec(fo.FloatField, "")})
+    mine = [fo.SidebarGroupDocument(name="mine", paths=["score"], expanded=False)]
+    dataset.app_config.sidebar_groups = mine
+    dataset.save()
+
+    show_in_sidebar(dataset, ["score", "second"])
+
+    groups = {group.name: group.paths for group in dataset.app_config.sidebar_groups}
+    assert groups == {"mine": ["score"], "selfsame": ["second"]}
+    assert dataset.app_config.sidebar_groups[0].expanded is False
+
+
+def test_chunks_keep_the_order_of_the_view(fo_dataset, tmp_path):
+    dataset = fo_dataset([tmp_path / f"{number}.png" for number in range(70)])
+    dataset.set_values("gt", [None] * 69 + [fo.Classification(label="x")])
+    declare_fields(dataset, {"p": FieldSpec(fo.StringField, "")})
+    view = dataset.shuffle(seed=3).limit(40)
+
+    chunks = list(SampleReader(view, ["gt.label"], ["p"], "p").chunks())
+
+    assert [len(chunk) for chunk in chunks] == [32, 8]
+    assert [item.id for chunk in chunks for item in chunk] == view.values("id")
+
+
+def test_the_config_hash_depends_on_every_setting_and_not_on_their_order():
+    base = config_hash("ffa", {"a": 1, "b": [1, 2]})
+
+    assert base == config_hash("ffa", {"b": [1, 2], "a": 1})
+    assert len({base, config_hash("ffb", {"a": 1, "b": [1, 2]}), config_hash("ffa", {"a": 1, "b": [2, 1]})}) == 3
+
+
+def test_the_file_stamp_follows_size_and_time(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("one")
+    first = file_stamp(path)
+    path.write_text("three")
+
+    assert first != file_stamp(path)
+    assert file_stamp(tmp_path / "missing") == ""
+
+
+def test_label_stamps_tell_masks_and_nesting_apart():
+    values = [
+        None,
+        [],
+        [None],
+        [[]],
+        [0.1],
+        ["0.1"],
+        [np.zeros(2)],
+        [np.zeros((1, 2))],
+        [np.zeros(2, bool)],
+        [np.ones(2)],
+    ]
+
+    assert len({value_stamp(value) for value in values}) == len(values)
+
+
+def test_provenance_keeps_its_inputs_apart():
+    assert sample_provenance("a", "b", "c") != sample_provenance("a", "bc", "")
