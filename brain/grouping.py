@@ -83,7 +83,7 @@ def group_pairs(
     within = _FromPairs(n, pairs, floor) if vectors is None else _FromVectors(vectors, floor)
     labels = np.arange(n, dtype=np.int32)
     for members, part in _by_component(components, links):
-        if within.holds(members):
+        if _all_linked(members, part, floor) or within.holds(members):
             labels[members] = members[0]
         else:
             _merge(labels, part, within)
@@ -133,6 +133,11 @@ def assign_roles(labels: np.ndarray, quality: np.ndarray, *, vectors: np.ndarray
         members = np.flatnonzero(role == "duplicate")
         similarity[members] = _cosine(vectors[members], vectors[of[members]])
     return Groups(labels.astype(np.int32), counts[own_group].astype(np.int32), role, of, similarity)
+
+
+def _all_linked(members: np.ndarray, links: Pairs, floor: float) -> bool:
+    m = len(members)
+    return len(links) == m * (m - 1) // 2 and bool(links.similarity.min() >= np.float32(floor))
 
 
 class _FromPairs:
