@@ -20,8 +20,8 @@ class Item:
         mask_path: the file of its foreground mask, where the set has one.
         object_id: which object it shows; None where the set does not say.
         category: kind of object; None where the set does not say.
-        group: part of the protocol (``pose``, ``in-the-wild`` ...), the manifest's ``group`` or ``part``; None where the
-            set does not say.
+        group: part of the protocol (``pose``, ``in-the-wild`` ...), the manifest's ``group`` or ``part``; None where
+            the set does not say.
         extra: the whole entry as it stands in the manifest.
     """
 

@@ -25,7 +25,7 @@ def emit(
             convention ``method``, ``group`` and ``scope`` come first, then figures by their lower-case names.
         data: what was measured on: a folder, or a description of generated data.
         settings: JSON-able options of the run.
-        json_path: file to write ``{"rows", "data", "settings", "machine"}`` to; what is not a finite figure becomes null.
+        json_path: file for ``{"rows", "data", "settings", "machine"}`` as JSON; NaN becomes null.
         title: heading of the table.
     """
     if title:

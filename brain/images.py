@@ -8,9 +8,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
 
-# A decoded image takes three bytes per pixel: 400 million pixels are 1.2 GB, and more is a mistake or an attack.
-MAX_PIXELS = 400_000_000
-
 
 def decode_image(path: str | os.PathLike, *, min_side: int | None = None) -> np.ndarray:
     """Reads an image file as upright RGB.
@@ -33,15 +30,16 @@ def decode_image(path: str | os.PathLike, *, min_side: int | None = None) -> np.
     _check_file(path)
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{path}: {image.width}×{image.height} pixels are more than {MAX_PIXELS:,}; downscale it")
             if min_side is not None:
                 _draft(image, min_side)
             image.load()
             return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image file that can be read; convert it to JPEG or PNG") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        # Pillow's limit is a global setting of the process (179 million pixels), which is not ours to change.
+        raise ImageError(f"{path}: too many pixels to be decoded safely ({error}); downscale it") from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{path}: broken or truncated image ({error}); replace or remove the file") from error
 
 
