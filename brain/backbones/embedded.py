@@ -10,21 +10,24 @@ import torch
 from torch import nn
 
 from .catalog import EMBEDDED, BackboneInfo, default_input_size
+from .vit import quiet_loading
 
 # Written by the training of the embedded model; as long as it is absent, the seeded weights below stand in.
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "embedded"
 UNTRAINED = "embedded-untrained"
 
 _DIM = 192
+_LAYERS = 6
 _PATCH = 14
+_IMAGE_SIZE = 336
 _PARAMETERS = 3
 _CONFIG = {
     "hidden_size": _DIM,
-    "num_hidden_layers": 6,
+    "num_hidden_layers": _LAYERS,
     "num_attention_heads": 3,
     "mlp_ratio": 4,
     "patch_size": _PATCH,
-    "image_size": 336,
+    "image_size": _IMAGE_SIZE,
     "layerscale_value": 1.0,
 }
 
@@ -46,12 +49,41 @@ def seeded_model() -> tuple[nn.Module, str]:
     """
     from transformers import Dinov2Config, Dinov2Model
 
-    with torch.device("meta"):
-        model = Dinov2Model(Dinov2Config(**_CONFIG))
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    arrays = {name: seeded_array(name, shape) for name, shape in shapes.items()}
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, assign=True)
+    arrays = {name: seeded_array(name, shape) for name, shape in _published_shapes().items()}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    with quiet_loading():
+        model = Dinov2Model.from_pretrained(None, config=Dinov2Config(**_CONFIG), state_dict=tensors)
     return model.eval(), _digest(arrays)
+
+
+def _published_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors as in the released DINOv2 files.
+
+    Versions of ``transformers`` rename modules and translate the released names when they load a file. Seeding by the
+    released names keeps the weights the same in all versions.
+    """
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.cls_token": (1, 1, _DIM),
+        "embeddings.mask_token": (1, _DIM),
+        "embeddings.position_embeddings": (1, (_IMAGE_SIZE // _PATCH) ** 2 + 1, _DIM),
+        "embeddings.patch_embeddings.projection.weight": (_DIM, 3, _PATCH, _PATCH),
+        "embeddings.patch_embeddings.projection.bias": (_DIM,),
+        "layernorm.weight": (_DIM,),
+        "layernorm.bias": (_DIM,),
+    }
+    square = ("attention.attention.query", "attention.attention.key", "attention.attention.value")
+    matrices = {name: (_DIM, _DIM) for name in (*square, "attention.output.dense")}
+    matrices |= {"mlp.fc1": (4 * _DIM, _DIM), "mlp.fc2": (_DIM, 4 * _DIM)}
+    for layer in range(_LAYERS):
+        prefix = f"encoder.layer.{layer}"
+        for name, shape in matrices.items():
+            shapes[f"{prefix}.{name}.weight"] = shape
+            shapes[f"{prefix}.{name}.bias"] = shape[:1]
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+            shapes[f"{prefix}.{name}"] = (_DIM,)
+        for name in ("layer_scale1.lambda1", "layer_scale2.lambda1"):
+            shapes[f"{prefix}.{name}"] = (_DIM,)
+    return shapes
 
 
 def seeded_array(name: str, shape: tuple[int, ...]) -> np.ndarray:

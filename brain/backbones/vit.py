@@ -139,7 +139,7 @@ def _load_model(folder: ModelFolder) -> nn.Module:
     model_class = getattr(transformers, folder.family.model_class)
     options = {"add_pooling_layer": False} if folder.family.model_class == "ViTModel" else {}
     try:
-        with _quiet():
+        with quiet_loading():
             model, report = model_class.from_pretrained(
                 folder.path,
                 local_files_only=True,
@@ -162,13 +162,14 @@ def _load_model(folder: ModelFolder) -> nn.Module:
     if missing:
         raise ModelError(
             f"{folder.path}: the weights lack {len(missing)} tensors of the model ({', '.join(missing[:3])} ...), so"
-            " they belong to another architecture or are incomplete: download the model again"
+            " they are incomplete, belong to another architecture or come from a newer transformers: download the"
+            " model again, or update transformers"
         )
     return model
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Silences the loader's progress bar and its tables on the weights of the text tower; real gaps are our errors."""
     from transformers.utils import logging
 
