@@ -58,12 +58,12 @@ class NeighbourProfile:
         distance = far * (CHANCE_NEIGHBOURS / k) ** (1.0 / growth)
         threshold = float(np.clip(1.0 - distance, _MIN_THRESHOLD, 1.0 - _MIN_DISTANCE))
         reason = (
-            f"from the data: the median image has {k // 2} neighbours within cosine {1 - near:.4f} and {k} within "
-            f"{1 - far:.4f}, so by chance {CHANCE_NEIGHBOURS:g} are expected within {threshold:.4f}"
+            f"from the data: of the median image, neighbour {k // 2} is at cosine {1 - near:.4f} and neighbour {k} at "
+            f"{1 - far:.4f}; followed inwards, {CHANCE_NEIGHBOURS:g} unrelated ones are left at {threshold:.4f}"
         )
         return threshold, reason
 
-    def floor(self, threshold: float, *, slack: float = 3.0, pairs_per_image: int = 16) -> float:
+    def floor(self, threshold: float, *, slack: float = 10.0, pairs_per_image: int = 16) -> float:
         """The similarity down to which pairs are worth keeping, so that the threshold can be moved without a search.
 
         Args:
@@ -83,7 +83,7 @@ class NeighbourProfile:
         return max(-1.0, min(threshold, max(wanted, densest)))
 
 
-def neighbour_profile(vectors: np.ndarray, *, queries: int = 1024) -> NeighbourProfile:
+def neighbour_profile(vectors: np.ndarray, *, queries: int = 512) -> NeighbourProfile:
     """Nearest neighbours, by raw cosine, of evenly spaced vectors among all.
 
     Args:

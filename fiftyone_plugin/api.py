@@ -6,6 +6,12 @@ from importlib import import_module
 _HOMES = {
     "compute_ffa": "compute",
     "compute_foreground": "compute",
+    "find_duplicates": "duplicates",
+    "find_exact_duplicates": "exact_duplicates",
+    "regroup_duplicates": "duplicates",
+    "show_duplicate_groups": "duplicate_views",
+    "tag_duplicates": "duplicate_tags",
+    "undo_duplicate_tags": "duplicate_tags",
 }
 
 __all__ = sorted(_HOMES)

@@ -1,0 +1,94 @@
+"""Looking at duplicate groups: the view that shows them, and live counts for forms; never a list of ids."""
+
+from typing import Any
+
+import fiftyone.core.collections as foc
+
+from ..brain.errors import ConfigError
+from ..brain.grouping import UNGROUPED, group_pairs
+from .duplicate_grouping import GroupingSettings
+from .duplicate_store import EXACT, SIMILAR, DuplicateFields, find_record, load_pairs
+from .duplicates import regroup_duplicates
+
+
+def show_duplicate_groups(
+    samples: foc.SampleCollection,
+    key: str = "dup",
+    *,
+    threshold: float | None = None,
+    min_size: int = 2,
+    kind: str | None = None,
+    as_groups: bool = False,
+) -> foc.SampleCollection:
+    """The view of all duplicate groups: largest group first, its keeper first, then by falling similarity.
+
+    The view filters and sorts by indexed fields, so it costs the same for ten groups and for a million, may be saved,
+    and follows the data when it is opened again.
+
+    Args:
+        samples: a dataset or view; only its samples are shown.
+        key: key of a run of ``find_duplicates`` or ``find_exact_duplicates``.
+        threshold: form the groups anew at this cosine first, as :func:`.duplicates.regroup_duplicates` does, which changes the
+            fields of the whole run; None shows them as they are.
+        min_size: only groups with at least this many images (in the whole run).
+        kind: only ``"exact"`` or ``"similar"`` groups; None shows both.
+        as_groups: return FiftyOne's dynamic groups, one tile per group.
+
+    Raises:
+        ConfigError: no such run, or an option that cannot work.
+    """
+    record = find_record(samples, key)
+    if not isinstance(min_size, int) or min_size < 2:
+        raise ConfigError(f"min_size={min_size!r} must be a whole number of at least 2")
+    if kind not in (None, EXACT, SIMILAR):
+        raise ConfigError(f"kind={kind!r} is unknown; use 'exact', 'similar', or None for both")
+    if threshold is not None and threshold != record["details"].get("threshold"):
+        regroup_duplicates(samples, key, threshold=threshold, progress=False)
+    names = DuplicateFields(key)
+    query: dict[str, Any] = {names.group: {"$gte": 0}}
+    if min_size > 2:
+        query[names.size] = {"$gte": min_size}
+    if kind is not None:
+        query[names.kind] = kind
+    view = samples.match(query)
+    if as_groups:
+        return view.group_by(names.group, order_by=names.role, reverse=True)
+    return view.sort_by([(names.group, 1), (names.role, -1), (names.similarity, -1)])
+
+
+def preview_counts(samples: foc.SampleCollection, key: str = "dup", threshold: float | None = None) -> dict[str, Any]:
+    """What another threshold would give, from the stored pairs alone; nothing is changed.
+
+    Args:
+        samples: the dataset of the run, or a view of it.
+        key: key of a duplicate run; one of ``find_exact_duplicates`` has no threshold.
+        threshold: a cosine; None gives the counts as they are.
+
+    Returns:
+        ``groups``, ``duplicates``, ``largest``; ``threshold`` (None for exact duplicates); ``lowest``: the least
+        threshold that can be asked for; ``approximate``: whether the diameter limit could not be applied fully because
+        that takes the vectors, so that groups may really be smaller.
+
+    Raises:
+        ConfigError: no such run, or a threshold outside ``lowest`` ... 1.
+    """
+    record = find_record(samples, key)
+    details = record["details"]
+    present = {
+        **{name: record["counts"][name] for name in ("groups", "duplicates", "largest")},
+        "threshold": details.get("threshold"),
+        "lowest": details.get("pairs_kept_down_to"),
+        "approximate": False,
+    }
+    if threshold is None:
+        return present
+    stored = load_pairs(samples, record)
+    settings = GroupingSettings.from_config({**record["config"], "threshold": threshold})
+    approximate = settings.needs_vectors(stored.pairs, threshold)
+    limit = None if approximate else settings.diameter(threshold)
+    labels = group_pairs(len(stored.ids), stored.pairs, threshold, max_diameter=limit)
+    grouped = labels[labels != UNGROUPED]
+    groups = int(grouped.max(initial=-1)) + 1
+    largest = int((grouped == 0).sum())
+    counts = {"groups": groups, "duplicates": len(grouped) - groups, "largest": largest}
+    return {**present, **counts, "threshold": float(threshold), "approximate": approximate}
