@@ -29,6 +29,7 @@ class Backbone(Protocol):
         dim: channels C of a token.
         default_size: side in pixels of the square input used when the user names none.
         device: where it runs.
+        precision: number format of its matrix products: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Backbone(Protocol):
     dim: int
     default_size: int
     device: torch.device
+    precision: str
 
     def tokens(self, images: torch.Tensor, *, final_norm: bool = True) -> Tokens:
         """Encodes a batch.

@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import ConfigError, ModelError
 from .base import Tokens
 from .catalog import Family, default_input_size
+from .device import PRECISION_NAMES
 from .folder import ModelFolder
 
 
@@ -50,7 +51,8 @@ class VitBackbone:
         self.name = name
         self.weights_hash = weights_hash
         self.device = placement.device
-        self.dtype = placement.dtype
+        self.precision = PRECISION_NAMES[placement.dtype]
+        self._dtype = placement.dtype
         config: Any = model.config
         self.patch_size = _one_side(config.patch_size, "patch_size", name)
         self.dim = int(config.hidden_size)
@@ -79,7 +81,7 @@ class VitBackbone:
         rows, columns = self._grid(images)
         with torch.inference_mode():
             pixels = (images.to(self.device, torch.float32) - self._mean) / self._std
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
                 raw = self._encode(pixels.contiguous(memory_format=torch.channels_last))
                 normed = self._norm(raw.float())
                 pooled = None if self._head is None else self._head(normed)
@@ -149,7 +151,7 @@ def _load_model(folder: ModelFolder) -> nn.Module:
                 output_loading_info=True,
                 **options,
             )
-    except (MemoryError, torch.OutOfMemoryError):
+    except MemoryError:
         raise
     # The readers of weight files raise whatever they please (pickle, struct, zip, safetensors, key errors ...).
     except Exception as error:
@@ -170,14 +172,18 @@ def _load_model(folder: ModelFolder) -> nn.Module:
 
 @contextlib.contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Silences the loader's progress bar and its tables on the weights of the text tower; real gaps are our errors."""
+    """Keeps the loader from printing tables about text towers and from using up the caller's random numbers.
+
+    Nothing is hidden by this: weights that are really missing are raised as errors.
+    """
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:
