@@ -7,7 +7,7 @@ foreground covers by more than half; two images are compared by the cosine of th
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from .ffa_prepare import PreparedImage, View, apply_mask, prepare_view
 from .ffa_weights import content_coverage, patch_weights
 from .foreground.base import PixelForeground, TokenForeground
 from .geometry import plan_geometry
+from .token_cache import token_key
 
 __all__ = [
     "PRESETS",
@@ -31,9 +32,6 @@ __all__ = [
     "PreparedImage",
     "ffa_preset",
 ]
-
-if TYPE_CHECKING:
-    from .token_cache import TokenCache
 
 # A JPEG decoded at half, quarter or eighth scale stays at least this many times as large as the canvas.
 _DECODE_FACTOR = 2
@@ -62,6 +60,18 @@ class FFAResult:
     coverage: np.ndarray
 
 
+class TokenStore(Protocol):
+    """Where tokens are kept between passes: a :class:`~.token_cache.TokenCache`, or one with its two methods."""
+
+    def get(self, key: str) -> Tokens | None:
+        """The tokens ``(1, H, W, C)`` and class token ``(1, C)`` under a key, or None."""
+        ...
+
+    def put(self, key: str, tokens: Tokens) -> Tokens:
+        """Keeps the tokens of one image and returns them as :meth:`get` will."""
+        ...
+
+
 class FFAExtractor:
     """Turns images and objects into FFA vectors.
 
@@ -81,7 +91,7 @@ class FFAExtractor:
         backbone: Backbone,
         foreground: PixelForeground | TokenForeground | None = None,
         config: FFAConfig | None = None,
-        token_cache: "TokenCache | None" = None,
+        token_cache: TokenStore | None = None,
     ) -> None:
         self.backbone = backbone
         self.foreground = foreground
@@ -107,6 +117,7 @@ class FFAExtractor:
         return {
             "model": self.backbone.name,
             "weights_hash": self.backbone.weights_hash,
+            "precision": self.backbone.precision,
             "foreground": self.foreground.name if self.foreground else None,
             "foreground_hash": self.foreground.weights_hash if self.foreground else None,
             **asdict(self.config),
@@ -250,22 +261,20 @@ class FFAExtractor:
 
     def _encode(self, views: list[PreparedImage]) -> Tokens:
         """Tokens of one canvas per view, from the cache where it has them."""
-        if self._cache is None or not any(view.content_hash for view in views):
-            return self._forward(views)
         keys = [self._token_key(view) for view in views]
-        known = {key: tokens for key in keys if key is not None and (tokens := self._cache.get(key)) is not None}
-        missing = [row for row, key in enumerate(keys) if key not in known]
-        parts: list[Tokens] = [known.get(key) for key in keys]
+        if self._cache is None or not any(keys):
+            return self._forward(views)
+        device = self.backbone.device
+        parts = {row: found for row, key in enumerate(keys) if key and (found := self._cache.get(key))}
+        missing = [row for row in range(len(views)) if row not in parts]
         if missing:
             fresh = self._forward([views[row] for row in missing])
-            for position, row in enumerate(missing):
-                parts[row] = Tokens(fresh.patch[position], fresh.cls[position])
-                if keys[row] is not None:
-                    self._cache.put(keys[row], parts[row])
-        device = self.backbone.device
+            for row, patch, cls in zip(missing, fresh.patch.split(1), fresh.cls.split(1), strict=True):
+                key, part = keys[row], Tokens(patch, cls)
+                parts[row] = self._cache.put(key, part) if key else part
+        ordered = [parts[row] for row in range(len(views))]
         return Tokens(
-            torch.stack([one.patch.to(device, torch.float32) for one in parts]),
-            torch.stack([one.cls.to(device, torch.float32) for one in parts]),
+            torch.cat([part.patch.to(device) for part in ordered]), torch.cat([part.cls.to(device) for part in ordered])
         )
 
     def _forward(self, views: list[PreparedImage]) -> Tokens:
@@ -273,8 +282,6 @@ class FFAExtractor:
         return self.backbone.tokens(canvases, final_norm=self.config.final_norm)
 
     def _token_key(self, view: PreparedImage) -> str | None:
-        from .token_cache import token_key
-
         if view.content_hash is None:
             return None
         height, width = view.geometry.canvas_hw

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +19,10 @@ os.environ["FIFTYONE_DO_NOT_TRACK"] = "true"
 os.environ["SELFSAME_HOME"] = f"{_STATE.name}/selfsame"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("FIFTYONE_DATABASE_URI", None)
+
+# Import of a library in the first example, or a busy machine, must not fail a test.
+settings.register_profile("selfsame", deadline=None)
+settings.load_profile("selfsame")
 
 
 def pytest_addoption(parser):
