@@ -13,7 +13,7 @@ from ..brain.errors import ConfigError
 from ..brain.grouping import UNGROUPED, assign_roles, group_pairs
 from ..brain.keeper import KeeperPolicy
 from ..brain.neighbors import Pairs
-from .duplicate_store import EXACT, SIMILAR, DuplicateFields, Outcome
+from .duplicate_store import EXACT, MEASURING, SIMILAR, DuplicateFields, Outcome
 from .engine.local import Job, Progress, stream
 from .fingerprints import FingerprintMethod, quality_of, read_fields
 
@@ -141,7 +141,7 @@ def _measure(task: GroupingTask, member_ids: list[str], total: int) -> Generator
     if not member_ids:
         return {}
     view = fov.make_optimized_select_view(task.samples, member_ids)
-    method = FingerprintMethod("measure_images", task.key, "pixels", measure=True)
+    method = FingerprintMethod(MEASURING, task.key, "pixels", measure=True)
     job = Job(view, method, f"{task.key}_images", "Measuring duplicates", batch_size=64, num_workers=task.num_workers)
     summary = yield from in_stage(_shares(stream(job)), total, 0.7, 0.95, job.label)
     return summary.failed

@@ -21,6 +21,9 @@ from .runs import RunSummary, check_run_key, list_records, load_record, load_res
 
 METHODS = ("find_exact_duplicates", "find_duplicates")
 
+# The computation by which find_duplicates measures the members of groups; it has a run record of its own.
+MEASURING = "measure_images"
+
 KEEPER, DUPLICATE, UNIQUE = "keeper", "duplicate", "unique"
 EXACT, SIMILAR = "exact", "similar"
 
@@ -120,7 +123,7 @@ class Outcome:
 
 
 def check_key(samples: foc.SampleCollection, key: str, method: str) -> None:
-    """Refuses a key that is no name or that belongs to another computation.
+    """Refuses a key that is no name, or whose run or fields belong to somebody else.
 
     Raises:
         ConfigError: see above.
@@ -129,6 +132,13 @@ def check_key(samples: foc.SampleCollection, key: str, method: str) -> None:
         raise ConfigError(f"key={key!r} must be a name such as 'dup'")
     check_field_name(samples, key, "key")
     check_run_key(samples, key, method)
+    for name in _DESCRIPTIONS:
+        field = samples._dataset.get_field(f"{key}_{name}")
+        if field is not None and (field.info or {}).get("method") not in (method, MEASURING):
+            raise ConfigError(
+                f"field {field.name!r} of dataset {samples._dataset.name!r} was not made by {method} and would be "
+                "overwritten; choose another key"
+            )
 
 
 def nothing_to_compare(method: str) -> RunSummary:

@@ -28,7 +28,7 @@ def show_duplicate_groups(
     Args:
         samples: a dataset or view; only its samples are shown.
         key: key of a run of ``find_duplicates`` or ``find_exact_duplicates``.
-        threshold: form the groups anew at this cosine first, as :func:`.duplicates.regroup_duplicates` does, which changes the
+        threshold: form the groups anew at this cosine first, as ``regroup_duplicates`` does, which changes the
             fields of the whole run; None shows them as they are.
         min_size: only groups with at least this many images (in the whole run).
         kind: only ``"exact"`` or ``"similar"`` groups; None shows both.

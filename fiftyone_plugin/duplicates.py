@@ -240,7 +240,8 @@ def _reload(
 
 def _info(task: GroupingTask) -> dict[str, Any]:
     """What ``field.info`` says of where the groups come from."""
-    return {"method": METHOD, "run": task.key, **task.settings.config(), "threshold": float(task.threshold)}
+    settings = task.settings.config()
+    return {**settings, "method": METHOD, "run": task.key, "search": settings["method"], "threshold": task.threshold}
 
 
 def _details(task: GroupingTask, reason: str) -> dict[str, Any]:
