@@ -40,11 +40,11 @@ def _choose() -> _Choice:
     if not is_offline() and _hub_answers():
         megabytes = CATALOG[PREFERRED].parameters * 4
         return _Choice(PREFERRED, f"{PREFERRED} (about {megabytes} MB) will be downloaded at first use.")
-    grade = "a small model of our own" if EMBEDDED_FOLDER.is_dir() else "an untrained stand-in of demo grade"
+    grade = "its own small model" if EMBEDDED_FOLDER.is_dir() else "an untrained stand-in, good for a demo only"
     return _Choice(
         EMBEDDED,
-        f"No DINOv2 weights here and no access to the Hugging Face Hub: using {grade}. For real results go online, or"
-        f" {where_to_put(PREFERRED)}.",
+        f"No DINOv2 weights here and no way to the Hugging Face Hub: Selfsame uses {grade}. For real results go online"
+        f" or, for {PREFERRED}, {where_to_put(PREFERRED)}.",
     )
 
 

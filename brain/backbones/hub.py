@@ -13,6 +13,7 @@ from .folder import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHT_FILES, shard_names
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PROBE_SECONDS = 3.0
+_DOWNLOAD_PROBE_SECONDS = 15.0
 
 
 def find_model_folder(name: str) -> Path:
@@ -62,32 +63,17 @@ def is_offline() -> bool:
     return any(value.strip().upper() in ("1", "ON", "YES", "TRUE") for value in values)
 
 
-def hub_has(hub_id: str, seconds: float = _PROBE_SECONDS) -> bool:
-    """Asks the Hub for a model and gives up after this many seconds, name resolution included."""
-    answers: list[bool] = []
-
-    def ask() -> None:
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-        try:
-            get_hf_file_metadata(hf_hub_url(hub_id, CONFIG_FILE, endpoint=_endpoint()), timeout=seconds)
-        # Three generations of HTTP libraries under huggingface_hub: every fault means the same here, "no".
-        except Exception:
-            return
-        answers.append(True)
-
-    thread = threading.Thread(target=ask, name="selfsame-hub-probe", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return bool(answers)
+def hub_has(hub_id: str) -> bool:
+    """Whether the Hub is within reach and has a model; answers within three seconds, name resolution included."""
+    return _ask_hub(hub_id, _PROBE_SECONDS) is None
 
 
 def where_to_put(name: str) -> str:
-    """One clause that tells the user where a model folder would be found."""
+    """One clause that tells the user where the folder of a model would be found."""
     target = name if name in CATALOG else name.replace("/", "--")
     kept = models_dir()
     place = f"{kept / target}" if kept else f"$SELFSAME_MODELS_DIR/{target} (a folder of your choice)"
-    return f"put its folder (config.json, model.safetensors) at {place}"
+    return f"put the model's folder (config.json, model.safetensors) at {place}"
 
 
 def _is_plain_name(name: str) -> bool:
@@ -104,9 +90,9 @@ def _check_name(name: str) -> None:
         raise ConfigError(f"model={name!r}: no such folder; give an existing folder in transformers format")
     known = [EMBEDDED, *CATALOG]
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     raise ConfigError(
-        f"model={name!r} is unknown; {hint}Use one of {', '.join(known)}, a Hugging Face id such as"
+        f"model={name!r} is unknown{hint} Use one of {', '.join(known)}, a Hugging Face id such as"
         f" 'facebook/dinov2-small', or a local folder; or {where_to_put(name)}"
     )
 
@@ -137,33 +123,67 @@ def _download(name: str, hub_id: str) -> Path:
             f"model {name!r} is not on this machine and HF_HUB_OFFLINE forbids the download; unset it, or"
             f" {where_to_put(name)}, or use model='{EMBEDDED}'"
         )
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
-
+    fault = _ask_hub(hub_id, _DOWNLOAD_PROBE_SECONDS)
+    if fault is not None:
+        raise _explained(name, hub_id, fault) from fault
     try:
         folder = Path(_fetch(hub_id, CONFIG_FILE) or "").parent
         _fetch(hub_id, PREPROCESSOR_FILE)
         _fetch_weights(hub_id)
-    except GatedRepoError as error:
-        raise ModelError(
-            f"model {name!r} ({hub_id}) asks for its licence to be accepted on huggingface.co; do so and run"
-            f" `hf auth login`, or {where_to_put(name)}"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"model {name!r}: the Hugging Face Hub has no model {hub_id!r} that you may read; check the name, or"
-            f" {where_to_put(name)}"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"model {name!r} is not on this machine and the Hugging Face Hub ({_endpoint() or 'huggingface.co'}) cannot"
-            f" be reached; connect to the network, or {where_to_put(name)}, or use model='{EMBEDDED}'"
-        ) from error
     # Proxies, full disks, broken connections: every HTTP library has its own errors, and the advice is the same.
     except Exception as error:
-        raise ModelError(
-            f"model {name!r} ({hub_id}): the download failed ({error}); try again, or {where_to_put(name)}"
-        ) from error
+        raise _explained(name, hub_id, error) from error
     return folder
+
+
+def _ask_hub(hub_id: str, seconds: float) -> Exception | None:
+    """Asks for a model's ``config.json`` without fetching it; returns what went wrong.
+
+    The Hub's own client tries a dead network again and again for half a minute, and no client bounds the time of name
+    resolution; so one question is asked, in a thread that may be left behind.
+    """
+    answers: list[Exception | None] = []
+
+    def ask() -> None:
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        try:
+            get_hf_file_metadata(hf_hub_url(hub_id, CONFIG_FILE, endpoint=_endpoint()), timeout=seconds)
+            answers.append(None)
+        # Three generations of HTTP libraries lie under huggingface_hub, each with its own errors.
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, name="selfsame-hub-probe", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else TimeoutError(f"no answer within {seconds:g} seconds")
+
+
+def _explained(name: str, hub_id: str, fault: Exception) -> ModelError:
+    """What a failed download means to the user."""
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    model = f"model {name!r}" if name == hub_id else f"model {name!r} ({hub_id})"
+    if isinstance(fault, GatedRepoError):
+        return ModelError(
+            f"{model}: its licence must be accepted on huggingface.co first; do so and run `hf auth login`, or"
+            f" {where_to_put(name)}"
+        )
+    if isinstance(fault, RepositoryNotFoundError):
+        return ModelError(
+            f"{model}: the Hugging Face Hub has no such model that you may read; check the name, or"
+            f" {where_to_put(name)}"
+        )
+    if isinstance(fault, EntryNotFoundError) and isinstance(fault, HfHubHTTPError):
+        return ModelError(
+            f"{model}: it has no {CONFIG_FILE} on the Hub, so it is not in transformers format; use another"
+        )
+    reason = " ".join(str(fault).split())[:200]
+    return ModelError(
+        f"{model} is not on this machine and cannot be downloaded from {_endpoint() or 'huggingface.co'} ({reason});"
+        f" connect to the network, or {where_to_put(name)}, or use model='{EMBEDDED}'"
+    )
 
 
 def _fetch(hub_id: str, filename: str) -> str | None:

@@ -12,7 +12,8 @@ from .folder import open_model_folder
 from .hub import find_model_folder
 from .vit import Placement, VitBackbone, backbone_from_folder
 
-# Models stay loaded between requests of the App; two are enough for a foreground and an embedding of other models.
+# Models stay loaded between requests of the App. Two allow comparing models without a reload each time; more would
+# fill a device's memory with models that the user has left behind.
 _MAX_LOADED = 2
 _lock = threading.Lock()
 _loaded: OrderedDict[tuple, Backbone] = OrderedDict()
