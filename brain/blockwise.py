@@ -66,7 +66,7 @@ class Rows:
         resolved = resolve_device(device)
         # Apple's GPUs lack float64, in which cosines are decided.
         self.device = torch.device("cpu") if resolved.type == "mps" else resolved
-        self.block = block or (BLOCK_GPU if self.device.type == "cuda" else BLOCK_CPU)
+        self.block = (BLOCK_GPU if self.device.type == "cuda" else BLOCK_CPU) if block is None else block
         if self.block < 1:
             raise ConfigError(f"block={block} must be at least 1; leave it out to let it be chosen")
         self.vectors = vectors
@@ -106,13 +106,13 @@ class Rows:
 
 
 def radius_hits(rows: Rows, threshold: float) -> Iterator[tuple[float, Hits]]:
-    """All pairs ``i < j`` with a cosine of at least ``threshold``, panel by panel, with the share of work done.
+    """All pairs ``i < j`` with a cosine of at least ``threshold``, block by block, each with the share of work done.
 
     Only blocks on and above the diagonal are multiplied. Held at any time: a panel and a block of vectors in the
     screening format, one block of products, and the pairs of one block.
     """
     screen = _Screen(rows, threshold)
-    n = len(rows)
+    done = 0.0
     for start, stop in rows.ranges(rows.block * PANEL_BLOCKS):
         panel = [(s, screen.convert(s, e)) for s, e in rows.ranges(rows.block, start) if s < stop]
         for s, e in rows.ranges(rows.block, start):
@@ -121,10 +121,11 @@ def radius_hits(rows: Rows, threshold: float) -> Iterator[tuple[float, Hits]]:
                 if row_start > s:
                     break
                 i, j = screen.candidates(block, columns)
+                share = len(block) * len(columns) / len(rows) ** 2
                 if row_start == s:
                     i, j = i[i < j], j[i < j]
-                done = 1.0 - (n - stop) * (n - start) / n**2
-                yield done, _decide(rows, i + row_start, j + s, threshold)
+                done += share if row_start == s else 2 * share
+                yield min(done, 1.0), _decide(rows, i + row_start, j + s, threshold)
 
 
 def _decide(rows: Rows, i: np.ndarray, j: np.ndarray, threshold: float) -> Hits:

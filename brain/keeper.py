@@ -8,13 +8,17 @@ import numpy as np
 from .errors import ConfigError
 from .image_quality import QualityScores
 
+# A blank picture has no sharpness at all; a finite score keeps its other measures in play.
+_LEAST_SHARPNESS = 2.0**-10
+
 
 @dataclass(frozen=True)
 class KeeperPolicy:
     """Weights of the keeper's score; the image with the highest score of its group is kept.
 
-    Score = resolution · log2(pixels) + sharpness · log2(1 + sharpness) + exposure · exposure
-    + file_size · log2(bytes): with weight 1, twice the pixels are worth one point. A weight of 0 leaves a
+    Score = resolution · log2(pixels) + sharpness · log2(sharpness) + exposure · exposure + file_size · log2(bytes),
+    with the measures of :class:`.image_quality.QualityScores`. So with weight 1, twice the pixels, twice the sharpness,
+    a perfect exposure instead of a hopeless one or twice the bytes are worth one point each. A weight of 0 leaves a
     measure out; a negative one prefers less of it.
     """
 
@@ -50,7 +54,7 @@ class KeeperPolicy:
     def _score_one(self, quality: QualityScores) -> float:
         return float(
             self.resolution * np.log2(max(quality.pixels, 1))
-            + self.sharpness * np.log2(1.0 + quality.sharpness)
+            + self.sharpness * np.log2(max(quality.sharpness, _LEAST_SHARPNESS))
             + self.exposure * quality.exposure
             + self.file_size * np.log2(max(quality.file_size, 1))
         )
