@@ -138,9 +138,18 @@ def _view(
     window = content_coverage(frame.geometry) if mask is not None else own
     if exclusive:
         window = window * _owned(objects, index, frame)
-    rescue = own if mask is not None and own.any() else frame.coverage(box, _DISC, image_hw)
+    rescue = own if mask is not None and own.any() else _ellipse(box, frame, image_hw)
     view = View(picture, frame.geometry, window, rescue)
     return view, None if mask is None else frame.mask(box, mask, image_hw)
+
+
+def _ellipse(box: np.ndarray, frame: Frame, image_hw: tuple[int, int]) -> np.ndarray:
+    """``(h, w)`` coverage of the ellipse inscribed in the visible part of a box; of a sliver, the whole of it."""
+    left, top = np.maximum(box[:2], 0)
+    right, bottom = np.minimum(box[:2] + box[2:], (image_hw[1], image_hw[0]))
+    visible = np.array([left, top, right - left, bottom - top])
+    ellipse = frame.coverage(visible, _DISC, image_hw)
+    return ellipse if ellipse.any() else frame.coverage(visible, None, image_hw)
 
 
 def _owned(objects: Objects, index: int, frame: Frame) -> np.ndarray:

@@ -261,6 +261,15 @@ def test_objects_of_several_images_share_a_batch():
     assert np.allclose(results[1].vector, results[3].vector, atol=1e-5)
 
 
+@pytest.mark.parametrize("route", ["crop", "image"])
+@pytest.mark.parametrize("box", [(89.0, 45.0, 80.0, 115.0), (95.9, 71.9, 50.0, 50.0), (-30.0, -30.0, 30.2, 30.2)])
+def test_of_a_box_that_reaches_far_out_of_the_image_the_visible_part_counts(route, box):
+    _, (result,) = embed(boxes=np.array([box]), route=route)
+
+    assert result.fallback
+    assert result.foreground_fraction > 0
+
+
 @given(
     boxes=st.lists(st.tuples(*[st.floats(-20, 90)] * 2, *[st.floats(0.01, 120)] * 2), min_size=1, max_size=4),
     route=st.sampled_from(["crop", "image"]),
