@@ -1,0 +1,114 @@
+"""Public functions against golden vectors: ``pytest tests/reference --reference-dir DIR``.
+
+Every ``.npz`` below the folder is opened, whatever its name: what is checked follows from the names of its arrays. A
+method that comes to the package adds its checkers to ``CHECKERS``; arrays that no checker claims are skipped by name.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from fiftyone_selfsame.brain.geometry import plan_geometry
+from fiftyone_selfsame.brain.metrics.retrieval import average_precision
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def check_average_precision(arrays: Arrays) -> None:
+    """Ranked lists, one per row; the name of the expected array ends in its cut-offs, such as ``50_100_all``."""
+    (name,) = (key for key in arrays if key.startswith("ap_derived_"))
+    cut_offs = [None if word == "all" else int(word) for word in name.removeprefix("ap_derived_").split("_")]
+    for relevance, total, expected in zip(arrays["ap_relevance"], arrays["ap_total"], arrays[name], strict=True):
+        values = [average_precision(relevance, int(total), k) for k in cut_offs]
+        np.testing.assert_allclose(values, expected, rtol=0, atol=1e-6)
+
+
+def check_letterbox(arrays: Arrays) -> None:
+    """The area of the picture (x0, y0, x1, y1) on a canvas of 840 pixels."""
+    for (width, height), expected in zip(arrays["pad__sizes_wh"], arrays["pad__canvas_xyxy"], strict=True):
+        top, left, h, w = plan_geometry((int(height), int(width)), 840, 14, "letterbox").content
+        assert [left, top, left + w, top + h] == expected.tolist()
+
+
+class Checker(NamedTuple):
+    """What one check needs (beginnings of array names, one array at least for each) and does."""
+
+    name: str
+    prefixes: tuple[str, ...]
+    check: Callable[[Arrays], None]
+
+    def claims(self, keys: set[str]) -> set[str]:
+        """The arrays that this check covers; empty where one that it needs is missing."""
+        found = [{key for key in keys if key.startswith(prefix)} for prefix in self.prefixes]
+        return set().union(*found) if all(found) else set()
+
+
+CHECKERS = (
+    Checker("average_precision", ("ap_relevance", "ap_total", "ap_derived_"), check_average_precision),
+    Checker("letterbox", ("pad__sizes_wh", "pad__canvas_xyxy"), check_letterbox),
+)
+
+
+def pytest_generate_tests(metafunc):
+    folder = reference_folder(metafunc.config)
+    files = sorted(folder.rglob("*.npz")) if folder.is_dir() else []
+    names = {path: str(path.relative_to(folder)) for path in files}
+    if "checker" in metafunc.fixturenames:
+        cases = [(path, checker) for path in files for checker in CHECKERS if checker.claims(array_names(path))]
+        ids = [f"{names[path]}-{checker.name}" for path, checker in cases]
+        metafunc.parametrize(("path", "checker"), cases, ids=ids)
+    elif "unclaimed" in metafunc.fixturenames:
+        left = {path: array_names(path) for path in files}
+        for keys in left.values():
+            keys.difference_update(*(checker.claims(keys) for checker in CHECKERS))
+        cases = [(path, keys) for path, keys in left.items() if keys]
+        metafunc.parametrize(("path", "unclaimed"), cases, ids=[names[path] for path, _ in cases])
+
+
+def reference_folder(config) -> Path:
+    return Path(config.getoption("--reference-dir") or Path(config.getoption("--shared-dir")) / "reference")
+
+
+def array_names(path: Path) -> set[str]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return set(arrays)
+
+
+def test_there_are_golden_vectors(request):
+    folder = reference_folder(request.config)
+    asked_for = request.config.getoption("--reference-dir") is not None
+    if not folder.is_dir() and not asked_for:
+        pytest.skip(f"needs a folder of golden vectors, which is absent: {folder}")
+
+    assert list(folder.rglob("*.npz")), f"--reference-dir: no .npz file below {folder}"
+
+
+def test_public_functions_reproduce_the_golden_vectors(path, checker):
+    with np.load(path, allow_pickle=False) as arrays:
+        checker.check(dict(arrays))
+
+
+def test_arrays_of_methods_that_the_package_does_not_have_are_named(path, unclaimed):
+    kinds = ", ".join(sorted({key.split("_")[0] for key in unclaimed}))
+    pytest.skip(f"{path.parent.name}/{path.name}: no public function yet for {len(unclaimed)} arrays ({kinds})")
+
+
+def test_a_checker_claims_its_arrays_only_if_all_that_it_needs_are_there():
+    checker = Checker("example", ("a_", "b"), lambda arrays: None)
+
+    assert checker.claims({"a_1", "a_2", "b", "c"}) == {"a_1", "a_2", "b"}
+    assert checker.claims({"a_1", "c"}) == set()
+
+
+def test_a_wrong_value_is_noticed():
+    arrays = {
+        "ap_relevance": np.array([[1, 0, 1]]),
+        "ap_total": np.array([2]),
+        "ap_derived_1_all": np.array([[1, 5 / 6]]),
+    }
+    check_average_precision(arrays)
+
+    with pytest.raises(AssertionError):
+        check_average_precision({**arrays, "ap_total": np.array([3])})
