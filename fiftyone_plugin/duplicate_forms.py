@@ -148,7 +148,8 @@ def duplicate_runs(dataset: fo.Dataset | None) -> list[str]:
 
 def latest_run(dataset: fo.Dataset) -> dict[str, str]:
     """The ``key`` argument that stands for "the last search"; empty where there was none."""
-    return {"key": key for key in reversed(duplicate_runs(dataset))}
+    keys = duplicate_runs(dataset)
+    return {"key": keys[0]} if keys else {}
 
 
 def choose_run(inputs: types.Object, chosen: str | None, keys: Sequence[str], empty: str) -> str | None:
@@ -209,7 +210,8 @@ def tagged_runs(dataset: fo.Dataset) -> dict[str, dict[str, Any]]:
 
 def latest_tagged_run(dataset: fo.Dataset) -> dict[str, str]:
     """The ``key`` argument that stands for "the last tagging"; empty where there was none."""
-    return {"key": key for key in reversed(tagged_runs(dataset))}
+    keys = list(tagged_runs(dataset))
+    return {"key": keys[0]} if keys else {}
 
 
 def choose_undo(ctx: Any, inputs: types.Object) -> None:

@@ -1,0 +1,200 @@
+"""What all operators share: progress wherever the user looks, faults in plain words, and calls from Python."""
+
+import inspect
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any, ClassVar
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+from fiftyone.operators.executor import ExecutionResult
+from fiftyone.operators.message import GeneratedMessage, MessageType
+
+from ..brain.errors import ConfigError, SelfsameError
+
+logger = logging.getLogger(__name__)
+
+# So many failed samples are listed after a run; all of them are in the error field and in the run record.
+_FAILURES_SHOWN = 10
+
+Steps = Generator[Any, None, Any]
+Messages = Iterator[GeneratedMessage]
+
+
+class CurationOperator(foo.Operator):
+    """One plain function of the package as an operator of the same name.
+
+    Subclasses set `options`, the arguments of that function that the App may set. Whatever else a request carries is
+    ignored: paths in particular are for Python users only.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, samples: Any, *args: Any, delegate: bool = False, **options: Any) -> Any:
+        """Runs the operation from Python.
+
+        Args:
+            samples: a dataset or view.
+            *args, **options: arguments of the plain function of the same name.
+            delegate: queue the operation for ``fiftyone delegated launch`` and return at once.
+
+        Returns:
+            what the plain function returns (run here, without the time limit of FiftyOne's executor), or with
+            ``delegate=True`` FiftyOne's ``ExecutionResult``, whose ``result["id"]`` is the queued operation.
+
+        Raises:
+            SelfsameError: see the plain function; with ``delegate=True``, an option that cannot be queued.
+        """
+        from ..fiftyone_plugin import api
+
+        function = getattr(api, self.name)
+        if not delegate:
+            return function(samples, *args, **options)
+        bound = inspect.signature(function).bind(samples, *args, **options).arguments
+        return self._queue(samples, dict(list(bound.items())[1:]))
+
+    def arguments(self, ctx: Any) -> dict[str, Any]:
+        """The options that the form or the request sets; what is left empty is left to the function's defaults."""
+        given = flat_params(ctx)
+        return {name: given[name] for name in self.options if given.get(name) not in (None, "")}
+
+    def _queue(self, samples: Any, options: Mapping[str, Any]) -> Any:
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            raise ConfigError(
+                f"{', '.join(unknown)} cannot be passed on with delegate=True; options: {', '.join(self.options)}"
+            )
+        params = {name: asdict(value) if is_dataclass(value) else value for name, value in options.items()}
+        target = {"dataset": samples} if samples._dataset is samples else {"view": samples}
+        return foo.execute_operator(self.uri, {**target, "params": params}, request_delegation=True)
+
+
+def flat_params(ctx: Any) -> dict[str, Any]:
+    """The parameters of a request with those of the collapsed part of the form beside the others."""
+    return {**ctx.params, **(ctx.params.get("advanced") or {})}
+
+
+def run(ctx: Any, steps: Steps, finish: Callable[[Any], Messages]) -> Messages | dict[str, Any]:
+    """Does the work of an operator, in the way that the caller can follow.
+
+    Args:
+        ctx: the execution context.
+        steps: yields ``Progress`` and returns a ``RunSummary``, or None if there is nothing to show.
+        finish: messages that update the App once the work is done, from the summary.
+
+    Returns:
+        for the App, which reads a stream, a generator of messages that ends with the result; for everybody else
+        (delegated operations, ``execute_operator``) the result itself, once the work is done.
+
+    Raises:
+        SelfsameError: outside of the App, where it is shown instead.
+    """
+    if ctx.delegated or not _from_app(ctx):
+        return _drain(ctx, steps)
+    return _stream(ctx, steps, finish)
+
+
+def _from_app(ctx: Any) -> bool:
+    """Only requests that came through the App's server name the operator."""
+    return "operator_uri" in ctx.request_params
+
+
+def _drain(ctx: Any, steps: Steps) -> dict[str, Any]:
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            return _as_result(end.value)
+        ctx.set_progress(progress.fraction, _label(progress))
+
+
+def _stream(ctx: Any, steps: Steps, finish: Callable[[Any], Messages]) -> Messages:
+    # An exception would break off the stream, and the App would show a "network error" instead of its message.
+    try:
+        summary = yield from _report(ctx, steps)
+        yield from finish(summary)
+        yield _result_message(_as_result(summary))
+    except SelfsameError as error:
+        yield from _complain(ctx, str(error))
+    except Exception as error:
+        logger.exception("operator %s failed", ctx.operator_uri)
+        yield from _complain(ctx, f"{type(error).__name__}: {error} (the log of the App's server has the details)")
+
+
+def _report(ctx: Any, steps: Steps) -> Generator[GeneratedMessage, None, Any]:
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield ctx.ops.set_progress(label=_label(progress), progress=progress.fraction)
+
+
+def _complain(ctx: Any, message: str) -> Messages:
+    yield ctx.ops.notify(message, variant="error")
+    yield _result_message({"error": message})
+
+
+def _label(progress: Any) -> str:
+    if not progress.total:
+        return progress.label
+    parts = [f"{progress.settled:,} of {progress.total:,}"]
+    parts += [f"{n:,} {name}" for n, name in ((progress.skipped, "up to date"), (progress.failed, "failed")) if n]
+    return f"{progress.label}: {', '.join(parts)}"
+
+
+class _Body:
+    """The result as the App wants it: without the envelope of an ``ExecutionResult``."""
+
+    def __init__(self, result: dict[str, Any]) -> None:
+        self._result = result
+
+    def to_json(self) -> dict[str, Any]:
+        return self._result
+
+
+def _result_message(result: dict[str, Any]) -> GeneratedMessage:
+    """A line of the stream that the App takes for the operator's result."""
+    return GeneratedMessage(MessageType.SUCCESS, cls=ExecutionResult, body=_Body(result))
+
+
+def announce_groups(ctx: Any, summary: Any) -> Messages:
+    """Tells the App about the outcome of a duplicate search."""
+    groups, duplicates = (summary.counts.get(name, 0) for name in ("groups", "duplicates"))
+    yield ctx.ops.reload_dataset()
+    yield ctx.ops.notify(f"{groups:,} groups with {duplicates:,} duplicates", variant="success")
+
+
+def _as_result(summary: Any) -> dict[str, Any]:
+    """The JSON-able facts of a run summary that the output form shows."""
+    if summary is None:
+        return {}
+    failed = [f"{sample_id}: {reason}" for sample_id, reason in list(summary.failed.items())[:_FAILURES_SHOWN]]
+    return {
+        "summary": str(summary).splitlines()[0],
+        "counts": dict(summary.counts),
+        "seconds": round(summary.seconds, 2),
+        "images_per_second": round(summary.images_per_second, 2),
+        "notices": list(summary.notices),
+        "failed": failed,
+        "details": dict(summary.details),
+    }
+
+
+def show_summary(ctx: Any, label: str) -> types.Property:
+    """The output form of a run: what was done, what the user should know, what failed; or why nothing was done."""
+    outputs = types.Object()
+    result = ctx.results or {}
+    if "error" in result:
+        outputs.view("error", types.Error(label="Nothing more was done", description=result["error"]))
+        return types.Property(outputs, view=types.View(label=label))
+    outputs.str("summary", label="Done", view=types.MarkdownView(read_only=True))
+    for index, notice in enumerate(result.get("notices", ())):
+        outputs.view(f"notice_{index}", types.Notice(label=notice))
+    failed = result.get("failed", ())
+    if failed:
+        n_failed = result["counts"].get("failed", len(failed))
+        lines = "\n".join(failed)
+        outputs.view("failures", types.Warning(label=f"{n_failed:,} failed", description=lines))
+    return types.Property(outputs, view=types.View(label=label))

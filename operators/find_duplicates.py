@@ -1,0 +1,115 @@
+"""Operator: groups of near duplicates, or of images of the same object, from vectors in a field."""
+
+from functools import partial
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from ..fiftyone_plugin import duplicate_forms, forms
+from .base import CurationOperator, announce_groups, flat_params, run, show_summary
+
+_LABEL = "Find duplicates"
+
+# Arguments that also apply when the pairs of an earlier search are grouped anew.
+_REGROUP_OPTIONS = ("key", "threshold", "max_diameter", "keeper", "num_workers")
+
+
+class FindDuplicates(CurationOperator):
+    """See :func:`fiftyone_selfsame.find_duplicates`."""
+
+    options = ("key", "embeddings", "threshold", "method", "k", "max_diameter", "keeper", "device", "num_workers")
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="find_duplicates",
+            label=_LABEL,
+            description="Groups images whose vectors are alike, and chooses the best of each group",
+            icon="content_copy",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx):
+        inputs = types.Object()
+        if forms.target_images(ctx, inputs):
+            embeddings = duplicate_forms.choose_vectors(ctx, inputs)
+            if embeddings:
+                _search(ctx, inputs, embeddings)
+        return types.Property(inputs, view=types.View(label=_LABEL))
+
+    def resolve_placement(self, ctx):
+        if not duplicate_forms.vector_fields(ctx.dataset):
+            return None
+        button = types.Button(label=_LABEL, icon="content_copy", prompt=True)
+        return types.Placement(types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, button)
+
+    def arguments(self, ctx):
+        given = super().arguments(ctx)
+        if "keeper" in given:
+            given["keeper"] = {name: weight for name, weight in given["keeper"].items() if weight is not None}
+        return given
+
+    def execute(self, ctx):
+        from ..fiftyone_plugin.duplicates import find_duplicates_steps, regroup_duplicates_steps
+
+        given = self.arguments(ctx)
+        if flat_params(ctx).get("source") == "pairs":
+            kept = {name: value for name, value in given.items() if name in _REGROUP_OPTIONS}
+            steps = regroup_duplicates_steps(ctx.target_view(), **kept)
+        else:
+            steps = find_duplicates_steps(ctx.target_view(), **given)
+        return run(ctx, steps, partial(announce_groups, ctx))
+
+    def resolve_output(self, ctx):
+        return show_summary(ctx, _LABEL)
+
+
+def _search(ctx, inputs, embeddings):
+    key, usable = duplicate_forms.duplicate_key(ctx, inputs, "dup", "find_duplicates")
+    regroup = False
+    if usable and duplicate_forms.kept_pairs(ctx, key, embeddings):
+        choices = [
+            ("search", "Search again", "Compares all images of the target"),
+            ("pairs", "Move the threshold", "Groups the pairs of the last search anew, at once"),
+        ]
+        forms.choose(inputs, "source", choices, default="search", view=types.RadioGroup, label="Start from")
+        regroup = ctx.params.get("source") == "pairs"
+    if regroup:
+        duplicate_forms.choose_threshold_of(ctx, inputs, key)
+    else:
+        _how(ctx, inputs, embeddings)
+    _advanced(forms.advanced_options(inputs), regroup)
+
+
+def _how(ctx, inputs, embeddings):
+    methods = [
+        ("threshold", "All pairs above a threshold", "Near duplicates: the usual choice"),
+        ("mutual_knn", "Mutual nearest neighbours", "Same objects in dense data: each must be near the other"),
+    ]
+    forms.choose(inputs, "method", methods, default="threshold", view=types.RadioGroup, label="Link")
+    if ctx.params.get("method") == "mutual_knn":
+        inputs.int("k", min=1, max=1000, default=10, label="Neighbours that count")
+    inputs.float(
+        "threshold",
+        min=-1.0,
+        max=1.0,
+        label="Least similarity (cosine)",
+        description=f"1 is identical. Empty: {duplicate_forms.suggested_threshold(ctx, embeddings)}",
+    )
+
+
+def _advanced(inputs, regroup):
+    inputs.float(
+        "max_diameter",
+        min=0.0,
+        max=2.0,
+        label="Largest cosine distance within a group",
+        description="Keeps chains from melting into one group. Empty: twice the distance of the threshold; 2: no limit",
+    )
+    duplicate_forms.keeper_weights(inputs)
+    if not regroup:
+        forms.choose_device(inputs)
+    forms.choose_workers(inputs)

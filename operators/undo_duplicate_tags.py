@@ -1,0 +1,48 @@
+"""Operator: takes back the last tagging of duplicates."""
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from ..fiftyone_plugin import duplicate_forms
+from .base import CurationOperator, run, show_summary
+
+_LABEL = "Undo duplicate tags"
+
+
+class UndoDuplicateTags(CurationOperator):
+    """See :func:`fiftyone_selfsame.undo_duplicate_tags`."""
+
+    options = ("key",)
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="undo_duplicate_tags",
+            label=_LABEL,
+            description="Takes back the last tagging of duplicates; tags given by hand stay",
+            icon="undo",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.LOW,
+        )
+
+    def resolve_input(self, ctx):
+        inputs = types.Object()
+        duplicate_forms.choose_undo(ctx, inputs)
+        return types.Property(inputs, view=types.View(label=_LABEL))
+
+    def arguments(self, ctx):
+        return duplicate_forms.latest_tagged_run(ctx.dataset) | super().arguments(ctx)
+
+    def execute(self, ctx):
+        from ..fiftyone_plugin.duplicate_tags import undo_duplicate_tags_steps
+
+        def finish(summary):
+            yield ctx.ops.reload_samples()
+            yield ctx.ops.notify(f"{summary.counts['untagged']:,} tags were taken back", variant="success")
+
+        return run(ctx, undo_duplicate_tags_steps(ctx.dataset, **self.arguments(ctx)), finish)
+
+    def resolve_output(self, ctx):
+        return show_summary(ctx, _LABEL)

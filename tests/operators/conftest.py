@@ -1,0 +1,75 @@
+"""The plugin as FiftyOne loads it, and small datasets to run its operators on."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = "@selfsame/curation"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_plugin():
+    """The repository in FiftyOne's plugins folder, found through a link."""
+    folder = Path(os.environ["FIFTYONE_PLUGINS_DIR"])
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / "selfsame"
+    if not link.exists():
+        link.symlink_to(ROOT, target_is_directory=True)
+    return link
+
+
+@pytest.fixture
+def operator():
+    """``operator("compute_ffa")``: the operator as FiftyOne's registry gives it."""
+    import fiftyone.operators as foo
+
+    return lambda name: foo.get_operator(f"{PLUGIN}/{name}")
+
+
+@pytest.fixture
+def request_of():
+    """``request_of(dataset, params)``: an execution context as the App's server makes one from a request."""
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    def make(dataset, params=None, *, view=None, from_app=True, **request):
+        parameters = {"dataset_name": dataset.name if dataset is not None else None, "params": dict(params or {})}
+        if view is not None:
+            parameters["view"] = view._serialize()
+        if from_app:
+            parameters["operator_uri"] = PLUGIN
+        return ExecutionContext(parameters | request, executor=Executor())
+
+    return make
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Four colourful PNG pictures: two of them the same, one a slightly darker copy, one different."""
+    rng = np.random.default_rng(3)
+    first = rng.integers(40, 255, (48, 64, 3), np.uint8)
+    other = np.kron(rng.integers(0, 255, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
+    paths = [tmp_path / f"picture_{index}.png" for index in range(4)]
+    for path, pixels in zip(paths, (first, first, (first * 0.97).astype(np.uint8), other), strict=True):
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+@pytest.fixture
+def dataset(fo_dataset, pictures):
+    """A dataset of the pictures."""
+    return fo_dataset(pictures)
+
+
+@pytest.fixture
+def vector_dataset(dataset):
+    """The same with vectors in ``ffa``: two equal, one near them, one far."""
+    import fiftyone as fo
+
+    dataset.add_sample_field("ffa", fo.VectorField)
+    vectors = np.array([[1, 0, 0], [1, 0, 0], [0.98, 0.2, 0], [0, 0, 1]], np.float32)
+    dataset.set_values("ffa", list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
+    return dataset

@@ -1,0 +1,93 @@
+"""What fiftyone.yml, requirements.txt and manifest.json declare is what there is."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = "@selfsame/curation"
+
+
+def _declared():
+    return yaml.safe_load((ROOT / "fiftyone.yml").read_text())
+
+
+def _project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+class _Recorder:
+    def __init__(self):
+        self.names = []
+
+    def register(self, operator):
+        self.names.append(operator().config.name)
+
+
+def test_fiftyone_yml_declares_exactly_the_operators_that_the_package_registers():
+    import fiftyone_selfsame
+
+    recorder = _Recorder()
+    fiftyone_selfsame.register(recorder)
+    declared = _declared()
+    assert sorted(recorder.names) == sorted(declared["operators"] + declared.get("panels", []))
+    assert len(set(recorder.names)) == len(recorder.names)
+
+
+def test_fiftyone_loads_every_declared_operator_without_an_error():
+    import fiftyone.operators as foo
+    from fiftyone.operators.registry import OperatorRegistry
+
+    registry = OperatorRegistry()
+    loaded = [operator.name for operator in registry.list_operators() if operator.plugin_name == PLUGIN]
+    assert sorted(loaded) == sorted(_declared()["operators"])
+    assert not [error for error in registry.list_errors() if "selfsame" in str(error)]
+    assert foo.get_operator(f"{PLUGIN}/compute_ffa").uri == f"{PLUGIN}/compute_ffa"
+
+
+def test_each_operator_is_named_after_a_plain_function_and_offers_only_its_arguments():
+    import inspect
+
+    import fiftyone_selfsame
+    from fiftyone_selfsame.operators import OPERATORS
+
+    for cls in OPERATORS:
+        function = getattr(fiftyone_selfsame, cls().config.name)
+        assert set(cls.options) <= set(inspect.signature(function).parameters), cls
+
+
+def test_version_and_licence_are_those_of_the_package():
+    declared, project = _declared(), _project()
+    assert (declared["version"], declared["license"]) == (project["version"], project["license"])
+    needed = next(line for line in project["dependencies"] if line.startswith("fiftyone>"))
+    assert declared["fiftyone"]["version"].split(",")[0] == needed.removeprefix("fiftyone")
+
+
+def test_plugin_requirements_are_the_dependencies_of_the_package():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    requirements = [line for line in lines if line and not line.startswith("#")]
+    assert sorted(requirements) == sorted(_project()["dependencies"])
+    pinned = {line for line in requirements if line.startswith("opencv")}
+    assert len({line.split("==")[1] for line in pinned}) == 1
+    assert len(pinned) == 2
+
+
+def test_registering_the_plugin_loads_no_heavy_library_into_the_server():
+    # The App's server registers all plugins whenever somebody opens a page.
+    code = (
+        "import sys, fiftyone, fiftyone_selfsame\n"
+        "before = set(sys.modules)\n"
+        "fiftyone_selfsame.register(type('P', (), {'register': lambda self, operator: operator().config})())\n"
+        "new = set(sys.modules) - before\n"
+        "packages = {name.split('.')[0] for name in new}\n"
+        "sys.exit(' '.join(packages & {'torch', 'transformers', 'scipy', 'sklearn', 'carvekit', 'cv2'}) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
