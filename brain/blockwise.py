@@ -26,8 +26,8 @@ PANEL_BLOCKS = 8
 # Vectors shorter than this have no direction that float32 could hold.
 MIN_NORM = 1e-30
 
-# Pairs whose vectors are gathered at a time for exact cosines.
-_GATHER = 2048
+# Vectors converted or gathered at a time: few enough to stay in the processor's cache, and next to no memory.
+_CHUNK = 256
 
 # Time of one float64 multiply-add in a matrix product against one in a pair gathered from memory.
 _GATHER_COST = 150
@@ -70,15 +70,16 @@ class Rows:
         if self.block < 1:
             raise ConfigError(f"block={block} must be at least 1; leave it out to let it be chosen")
         self.vectors = vectors
-        self.norms = np.concatenate([np.empty(0), *(_norms(vectors[s:e]) for s, e in self.ranges(BLOCK_CPU))])
+        self.norms = np.concatenate([np.empty(0), *(_norms(vectors[s:e]) for s, e in self.ranges(_CHUNK))])
         _reject(np.flatnonzero(~(self.norms >= MIN_NORM) | (self.norms > np.finfo(np.float32).max)))
 
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def ranges(self, block: int, start: int = 0) -> list[tuple[int, int]]:
-        """``(start, stop)`` of the blocks from a row on."""
-        return [(s, min(s + block, len(self.vectors))) for s in range(start, len(self.vectors), block)]
+    def ranges(self, block: int, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
+        """``(start, stop)`` of the blocks between two rows."""
+        end = len(self.vectors) if stop is None else min(stop, len(self.vectors))
+        return [(s, min(s + block, end)) for s in range(start, end, block)]
 
     def unit(self, index: slice | np.ndarray) -> torch.Tensor:
         """``(m, d)`` float32 unit vectors of the chosen rows on the device; a fresh tensor."""
@@ -93,9 +94,7 @@ class Rows:
             product = (self._double(rows) @ self._double(columns).T).cpu().numpy()
             dots = product[np.searchsorted(rows, i), np.searchsorted(columns, j)]
         else:
-            dots = np.concatenate(
-                [self._dots(i[s : s + _GATHER], j[s : s + _GATHER]) for s in range(0, len(i), _GATHER)]
-            )
+            dots = np.concatenate([self._dots(i[s : s + _CHUNK], j[s : s + _CHUNK]) for s in range(0, len(i), _CHUNK)])
         return np.clip(dots / (self.norms[i] * self.norms[j]), -1.0, 1.0).astype(np.float32)
 
     def _dots(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
@@ -114,10 +113,11 @@ def radius_hits(rows: Rows, threshold: float) -> Iterator[tuple[float, Hits]]:
     screen = _Screen(rows, threshold)
     done = 0.0
     for start, stop in rows.ranges(rows.block * PANEL_BLOCKS):
-        panel = [(s, screen.convert(s, e)) for s, e in rows.ranges(rows.block, start) if s < stop]
+        panel = screen.convert(start, stop, screen.panel)
+        blocks = [(s, panel[s - start : e - start]) for s, e in rows.ranges(rows.block, start, stop)]
         for s, e in rows.ranges(rows.block, start):
-            columns = screen.convert(s, e) if s >= stop else panel[(s - start) // rows.block][1]
-            for row_start, block in panel:
+            columns = screen.convert(s, e, screen.columns) if s >= stop else panel[s - start : e - start]
+            for row_start, block in blocks:
                 if row_start > s:
                     break
                 i, j = screen.candidates(block, columns)
@@ -137,19 +137,25 @@ def _decide(rows: Rows, i: np.ndarray, j: np.ndarray, threshold: float) -> Hits:
 class _Screen:
     """Products of blocks in a quick number format, cut at a limit that no pair of interest can fall below."""
 
-    def __init__(self, rows: Rows, threshold: float, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, rows: Rows, threshold: float) -> None:
         self.rows = rows
-        self.dtype = dtype or screening_dtype(rows.device, rows.vectors.shape[1])
+        self.dtype = screening_dtype(rows.device, rows.vectors.shape[1])
         self.limit = self._floor(threshold - self._error(threshold))
-        self._buffer = torch.empty(min(rows.block, len(rows)) ** 2, dtype=self.dtype, device=rows.device)
+        block, (n, d) = min(rows.block, len(rows)), rows.vectors.shape
+        self.panel = torch.empty(min(block * PANEL_BLOCKS, n), d, dtype=self.dtype, device=rows.device)
+        self.columns = torch.empty(block, d, dtype=self.dtype, device=rows.device)
+        self._product = torch.empty(block * block, dtype=self.dtype, device=rows.device)
 
-    def convert(self, start: int, stop: int) -> torch.Tensor:
-        return self.rows.unit(slice(start, stop)).to(self.dtype)
+    def convert(self, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
+        """The unit vectors of some rows in the screening format, written to the head of ``out``."""
+        for s, e in self.rows.ranges(_CHUNK, start, stop):
+            out[s - start : e - start] = self.rows.unit(slice(s, e))
+        return out[: stop - start]
 
     def candidates(self, block: torch.Tensor, columns: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Positions in the two blocks of the pairs that may reach the threshold: two int64 arrays."""
         shape = len(block), len(columns)
-        product = torch.mm(block, columns.T, out=self._buffer[: shape[0] * shape[1]].view(shape))
+        product = torch.mm(block, columns.T, out=self._product[: shape[0] * shape[1]].view(shape))
         if product.device.type != "cpu" or self.limit <= 0:
             i, j = torch.nonzero(product >= self.limit, as_tuple=True)
             return i.cpu().numpy(), j.cpu().numpy()
@@ -178,7 +184,7 @@ class _Screen:
         if self.dtype == torch.float32:
             return 2.0**-8 if _rounds_inputs(self.rows.device, self.rows.vectors.shape[1]) else 0.0
         worst = 0.0
-        for start, stop in self.rows.ranges(self.rows.block):
+        for start, stop in self.rows.ranges(_CHUNK):
             unit = self.rows.unit(slice(start, stop))
             worst = max(worst, float((unit - unit.to(self.dtype)).norm(dim=1).max()))
         return worst
