@@ -1,5 +1,6 @@
 """Do the vectors of one object form one cluster? Adjusted Rand index of three ways to cluster them."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,9 +84,13 @@ def average_linkage(distance: np.ndarray, n_clusters: int) -> np.ndarray:
 def k_means(vectors: np.ndarray, n_clusters: int) -> np.ndarray:
     """``(n,)`` cluster labels by k-means on unit vectors: 10 starts, fixed seed; ``vectors`` is ``(n, d)``."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import normalize
 
-    return KMeans(n_clusters, n_init=10, random_state=0).fit_predict(normalize(vectors))
+    with warnings.catch_warnings():
+        # Equal images leave clusters without a member of their own, which is no fault of the data.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(n_clusters, n_init=10, random_state=0).fit_predict(normalize(vectors))
 
 
 def density_clusters(distance: np.ndarray) -> np.ndarray:
