@@ -13,8 +13,8 @@ from .neighbors import Pairs
 
 UNGROUPED = -1
 
-# Rows multiplied at a time when the diameter of a large group is measured from vectors.
-_BLOCK = 2048
+# Rows of vectors handled at a time, which bounds the memory of copies.
+_BLOCK = 1024
 
 # Links looked up at a time: links whose ends have met meanwhile are dropped in one array operation.
 _BATCH = 20_000
@@ -131,7 +131,9 @@ def assign_roles(labels: np.ndarray, quality: np.ndarray, *, vectors: np.ndarray
     similarity = np.where(grouped, np.float32(1), np.float32(np.nan))
     if vectors is not None:
         members = np.flatnonzero(role == "duplicate")
-        similarity[members] = _cosine(vectors[members], vectors[of[members]])
+        for start in range(0, len(members), _BLOCK):
+            chunk = members[start : start + _BLOCK]
+            similarity[chunk] = _cosine(vectors[chunk], vectors[of[chunk]])
     return Groups(labels.astype(np.int32), counts[own_group].astype(np.int32), role, of, similarity)
 
 
