@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .catalog import EMBEDDED, BackboneInfo, default_input_size
+from .folder import open_model_folder
 from .vit import quiet_loading
 
 # Written by the training of the embedded model; as long as it is absent, the seeded weights below stand in.
@@ -33,12 +34,21 @@ _CONFIG = {
 
 
 def embedded_info() -> BackboneInfo:
-    """The catalogue line of the embedded model; it says so if the weights are the untrained stand-in."""
-    label = "Embedded small ViT"
+    """The catalogue line of the embedded model; it says so if the weights are the untrained stand-in.
+
+    Raises:
+        ModelError: the trained folder is broken.
+    """
     if not EMBEDDED_FOLDER.is_dir():
         label = "Embedded small ViT, untrained stand-in of demo grade (not DINOv2)"
-    size = default_input_size(_PATCH)
-    return BackboneInfo(EMBEDDED, label, "embedded", _PATCH, _DIM, size, None, _PARAMETERS)
+        size = default_input_size(_PATCH)
+        return BackboneInfo(EMBEDDED, label, "embedded", _PATCH, _DIM, size, None, _PARAMETERS)
+    folder = open_model_folder(EMBEDDED_FOLDER)
+    patch, dim = folder.config["patch_size"], folder.config["hidden_size"]
+    millions = round(sum(path.stat().st_size for path in folder.weights) / 4e6)
+    return BackboneInfo(
+        EMBEDDED, "Embedded small ViT", "embedded", patch, dim, default_input_size(patch), None, millions
+    )
 
 
 def seeded_model() -> tuple[nn.Module, str]:

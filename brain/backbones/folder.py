@@ -44,16 +44,11 @@ class ModelFolder:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    @property
-    def identity(self) -> tuple[tuple[str, int, int], ...]:
-        """Path, size and time of change of every weight file: a new value when a file is replaced."""
-        return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.weights)
-
     def digest(self) -> str:
-        """Hexadecimal hash of configuration, normalisation and the bytes of all weight files."""
+        """Hexadecimal hash of configuration, normalisation and the bytes of all weight files; cheap when repeated."""
         config = {key: value for key, value in self.config.items() if key not in _INCIDENTAL_KEYS}
         settings = json.dumps([config, self.mean, self.std], sort_keys=True)
-        parts = [settings, *(_file_digest(*identity) for identity in self.identity)]
+        parts = [settings, *(_file_digest(path) for path in self.weights)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -142,11 +137,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _file_digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_once(path, (status.st_size, status.st_mtime_ns, status.st_ino))
+
+
 @lru_cache(maxsize=64)
-def _file_digest(path: str, size: int, mtime_ns: int) -> str:
-    """Hash of a file's bytes, computed once per file; size and time are there to notice that it was replaced."""
+def _digest_once(path: Path, identity: tuple[int, int, int]) -> str:
+    """Hash of a file's bytes, computed once per file; the identity is there to notice that it was replaced."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from ..paths import models_dir
 from .catalog import CATALOG, EMBEDDED
 from .folder import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHT_FILES, shard_names
 
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PROBE_SECONDS = 3.0
 _DOWNLOAD_PROBE_SECONDS = 15.0
@@ -39,10 +40,11 @@ def find_model_folder(name: str) -> Path:
 
 def local_model_folder(name: str) -> Path | None:
     """The folder of a model that is on this machine; None where it would have to be downloaded."""
-    if name not in CATALOG and Path(name).expanduser().is_dir():
-        return Path(name).expanduser().absolute()
-    if name not in CATALOG and not _is_plain_name(name):
-        return None
+    if name not in CATALOG:
+        if name and Path(name).expanduser().is_dir():
+            return Path(name).expanduser().absolute()
+        if not _NAME.fullmatch(name):
+            return None
     hub_id = hub_id_of(name)
     kept = models_dir()
     if kept is not None:
@@ -74,10 +76,6 @@ def where_to_put(name: str) -> str:
     kept = models_dir()
     place = f"{kept / target}" if kept else f"$SELFSAME_MODELS_DIR/{target} (a folder of your choice)"
     return f"put the model's folder (config.json, model.safetensors) at {place}"
-
-
-def _is_plain_name(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) is not None
 
 
 def _check_name(name: str) -> None:
@@ -120,7 +118,7 @@ def _cached_snapshot(hub_id: str) -> Path | None:
 def _download(name: str, hub_id: str) -> Path:
     if is_offline():
         raise ModelError(
-            f"model {name!r} is not on this machine and HF_HUB_OFFLINE forbids the download; unset it, or"
+            f"model {name!r} is not on this machine and HF_HUB_OFFLINE=1 forbids the download; unset it, or"
             f" {where_to_put(name)}, or use model='{EMBEDDED}'"
         )
     fault = _ask_hub(hub_id, _DOWNLOAD_PROBE_SECONDS)

@@ -41,7 +41,7 @@ def load_backbone(
     if name == EMBEDDED and not EMBEDDED_FOLDER.is_dir():
         return _remember((EMBEDDED, placement), lambda: _untrained(placement))
     folder = open_model_folder(EMBEDDED_FOLDER if name == EMBEDDED else find_model_folder(name))
-    return _remember((name, folder.identity, placement), lambda: backbone_from_folder(folder, placement, name=name))
+    return _remember((name, folder.digest(), placement), lambda: backbone_from_folder(folder, placement, name=name))
 
 
 def _untrained(placement: Placement) -> VitBackbone:

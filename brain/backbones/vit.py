@@ -64,6 +64,7 @@ class VitBackbone:
             if module is not None:
                 module.eval().requires_grad_(False).to(self.device)
         model.to(memory_format=torch.channels_last)
+        self._compiled = placement.compile
         self._model: Any = torch.compile(model) if placement.compile else model
         self._mean = torch.tensor(mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=self.device).view(1, 3, 1, 1)
@@ -107,14 +108,27 @@ class VitBackbone:
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """``(B, prefix + patches, C)`` tokens before the final norm."""
+        inputs: dict[str, Any] = {"pixel_values": pixels}
         if self._family.patches_as_input:
             patches, shapes = _patchify(pixels, self.patch_size)
-            output = self._model(pixel_values=patches, pixel_attention_mask=None, spatial_shapes=shapes)
+            inputs = {"pixel_values": patches, "pixel_attention_mask": None, "spatial_shapes": shapes}
         elif self._family.interpolate_flag:
-            output = self._model(pixel_values=pixels, interpolate_pos_encoding=True)
-        else:
-            output = self._model(pixel_values=pixels)
-        return output.last_hidden_state
+            inputs["interpolate_pos_encoding"] = True
+        with self._explain_compiler():
+            return self._model(**inputs).last_hidden_state
+
+    @contextlib.contextmanager
+    def _explain_compiler(self) -> Iterator[None]:
+        if not self._compiled:
+            yield
+            return
+        from torch._dynamo.exc import TorchDynamoException
+
+        try:
+            yield
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{self.name}: torch.compile failed ({reason}); run with compile=False") from error
 
 
 def backbone_from_folder(folder: ModelFolder, placement: Placement, *, name: str) -> VitBackbone:
