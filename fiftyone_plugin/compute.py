@@ -87,10 +87,10 @@ def compute_foreground_steps(
         backbone, notices = _load_model(model, device, precision)
         extractor = FFAExtractor(backbone, foreground)
         masks: Method = TokenMaskMethod(extractor, field, store, num_workers, config)
-        batch_size = batch_size or _batch_size(backbone)
+        batch_size = _batch_size(backbone) if batch_size is None else batch_size
     else:
         masks = PixelMaskMethod(foreground, field, store, num_workers, config)
-        batch_size = batch_size or _PIXEL_BATCH
+        batch_size = _PIXEL_BATCH if batch_size is None else batch_size
 
     def finish(summary: RunSummary) -> Generator[Progress, None, None]:
         summary.notices[:0] = notices
@@ -196,7 +196,7 @@ def compute_ffa_steps(
     source = _FFASource(samples, field, foreground, objects_field, object_route, precision)
     yield Progress(0, total, label="Loading the model")
     backbone, notices = _load_model(model or chosen.backbone, device, precision)
-    batch_size = batch_size or _batch_size(backbone)
+    batch_size = _batch_size(backbone) if batch_size is None else batch_size
     method = source.method(backbone, config, device, batch_size)
     notices += source.other_vectors(method)
 

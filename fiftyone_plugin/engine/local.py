@@ -197,7 +197,11 @@ class _Run:
     def samples(self) -> Iterator[Progress]:
         """Decodes, computes and writes everything that is not up to date."""
         job, field_name = self.job, self.job.method.provenance_field
-        writer = BackgroundWriter(lambda rows: write_rows(job.samples, rows, field_name), COMMIT_EVERY, COMMIT_SECONDS)
+
+        def commit(rows: list[Row]) -> None:
+            write_rows(job.samples, [_settle(row) for row in rows], field_name)
+
+        writer = BackgroundWriter(commit, COMMIT_EVERY, COMMIT_SECONDS)
         with writer, DecodePool(self._todo(), self._decode, job.num_workers, 2 * job.batch_size) as pool:
             for outcome in pool:
                 if outcome is not None:

@@ -1,0 +1,54 @@
+"""Fixtures for tests that run real jobs: a tiny encoder, and pictures of one bright object each."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> str:
+    """Folder of a tiny DINOv2 with seeded weights: 32 channels, patch 14, canvas 56."""
+    from fiftyone_selfsame.fixtures.model_folders import make_model_folder
+
+    return str(make_model_folder("dinov2", tmp_path_factory.mktemp("tiny-dinov2")))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A factory of JPEG files: ``photos(5)`` gives five paths, each picture with an object of its own colour."""
+
+    def make(n, size=(80, 60), folder=tmp_path):
+        paths = []
+        for number in range(n):
+            generator = np.random.default_rng(number)
+            picture = generator.integers(0, 60, (size[1], size[0], 3), dtype=np.uint8)
+            picture[15:45, 20:60] = generator.integers(100, 256, 3, dtype=np.uint8)
+            paths.append(folder / f"photo{number:03d}.jpg")
+            Image.fromarray(picture).save(paths[-1], quality=95)
+        return paths
+
+    return make
+
+
+@pytest.fixture
+def vector_dataset(fo_dataset, tmp_path):
+    """A factory of datasets with one vector per image: ``vector_dataset(vectors)``; sample n shows picture n.
+
+    All pictures differ; ``sizes`` gives their sides in pixels, and None as a vector leaves the field empty.
+    """
+    import fiftyone as fo
+
+    def make(vectors, sizes=None, field="ffa"):
+        paths = []
+        for number in range(len(vectors)):
+            side = 16 if sizes is None else sizes[number]
+            small = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            paths.append(tmp_path / f"image{number:03d}.png")
+            Image.fromarray(small).resize((side, side), Image.Resampling.NEAREST).save(paths[-1])
+        dataset = fo_dataset(paths)
+        dataset.add_sample_field(field, fo.VectorField)
+        values = [None if vector is None else np.asarray(vector, np.float32) for vector in vectors]
+        dataset.set_values(field, values)
+        return dataset
+
+    return make
