@@ -1,24 +1,30 @@
 """Fixtures shared by all tests: the shared data folder and a private, real FiftyOne database."""
 
+import atexit
+import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
+from fiftyone_selfsame.fixtures.private_database import private_database
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # FiftyOne reads its configuration at import: the private folders must be in place before any test imports it.
 _STATE = tempfile.TemporaryDirectory(prefix="selfsame-tests-", ignore_cleanup_errors=True)
-os.environ["FIFTYONE_DATABASE_DIR"] = f"{_STATE.name}/db"
 os.environ["FIFTYONE_PLUGINS_DIR"] = f"{_STATE.name}/plugins"
 os.environ["FIFTYONE_MODEL_ZOO_DIR"] = f"{_STATE.name}/zoo"
 os.environ["FIFTYONE_DEFAULT_DATASET_DIR"] = f"{_STATE.name}/datasets"
 os.environ["FIFTYONE_DO_NOT_TRACK"] = "true"
 os.environ["SELFSAME_HOME"] = f"{_STATE.name}/selfsame"
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.pop("FIFTYONE_DATABASE_URI", None)
+
+# A server of our own: by itself FiftyOne would join one that it finds running, with somebody's datasets in it.
+_RESOURCES = contextlib.ExitStack()
+_RESOURCES.enter_context(private_database(Path(_STATE.name, "db")))
+atexit.register(_RESOURCES.close)
 
 # Import of a library in the first example, or a busy machine, must not fail a test.
 settings.register_profile("selfsame", deadline=None)

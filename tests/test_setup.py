@@ -142,9 +142,3 @@ def test_every_target_of_the_makefile_explains_itself_in_make_help():
 
     assert documented == phony
     assert {"setup", "demo", "app", "test", "test-slow", "bench", "gpu", "lint", "lock"} <= phony
-
-
-def test_the_plugins_requirements_are_the_dependencies_of_the_package():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-
-    assert [line for line in lines if not line.startswith("#")] == project()["dependencies"]
