@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
-from fiftyone.operators.executor import ExecutionResult
-from fiftyone.operators.message import GeneratedMessage, MessageType
+from fiftyone.operators.message import GeneratedMessage
 
 from ..brain.errors import ConfigError, SelfsameError
+from ..fiftyone_plugin.forms import AUTO
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,58 @@ class CurationOperator(foo.Operator):
     def arguments(self, ctx: Any) -> dict[str, Any]:
         """The options that the form or the request sets; what is left empty is left to the function's defaults."""
         given = flat_params(ctx)
-        return {name: given[name] for name in self.options if given.get(name) not in (None, "")}
+        return {name: given[name] for name in self.options if given.get(name) not in (None, "", AUTO)}
+
+    def run(self, ctx: Any, steps: Steps, finish: Callable[[Any], Messages]) -> Messages | dict[str, Any]:
+        """Does the work of the operator, in the way that the caller can follow.
+
+        Args:
+            ctx: the execution context.
+            steps: yields ``Progress`` and returns a ``RunSummary``, or None if there is nothing to show.
+            finish: messages that update the App once the work is done, from the summary.
+
+        Returns:
+            for the App, which reads a stream, a generator of messages that ends by showing the summary; for everybody
+            else (delegated operations, ``execute_operator``) the facts of the summary, once the work is done.
+
+        Raises:
+            SelfsameError: outside of the App, where it is shown instead.
+        """
+        if ctx.delegated or not _from_app(ctx):
+            return _drain(ctx, steps)
+        return self._stream(ctx, steps, finish)
+
+    def summary_form(self, result: Mapping[str, Any]) -> types.Property:
+        """What was done, what the user should know and what failed; or why nothing was done."""
+        outputs = types.Object()
+        if "error" in result:
+            outputs.view("error", types.Error(label="This could not be done", description=result["error"]))
+        elif result:
+            outputs.str("summary", label="Done", view=types.MarkdownView(read_only=True))
+            for index, notice in enumerate(result["notices"]):
+                outputs.view(f"notice_{index}", types.Notice(label=notice))
+            if result["failed"]:
+                total = result["counts"].get("failed", len(result["failed"]))
+                lines = "\n".join(result["failed"])
+                outputs.view("failures", types.Warning(label=f"{total:,} failed", description=lines))
+        return types.Property(outputs, view=types.View(label=self.config.label))
+
+    def _stream(self, ctx: Any, steps: Steps, finish: Callable[[Any], Messages]) -> Messages:
+        # An exception would break off the stream, and the App would show a "network error" instead of its message.
+        try:
+            summary = yield from _report(ctx, steps)
+            yield from finish(summary)
+            result = _as_result(summary)
+        except SelfsameError as error:
+            result = {"error": str(error)}
+        except Exception as error:
+            logger.exception("operator %s failed", self.uri)
+            result = {"error": f"{type(error).__name__}: {error} (the log of the App's server has the details)"}
+        if "error" in result:
+            yield ctx.ops.notify(result["error"], variant="error")
+        if result:
+            # In place of the progress bar; a result of the stream would open a second dialog beneath it.
+            yield ctx.ops.show_output(outputs=self.summary_form(result).to_json(), results=result)
 
     def _queue(self, samples: Any, options: Mapping[str, Any]) -> Any:
         unknown = sorted(set(options) - set(self.options))
@@ -75,24 +126,11 @@ def flat_params(ctx: Any) -> dict[str, Any]:
     return {**ctx.params, **(ctx.params.get("advanced") or {})}
 
 
-def run(ctx: Any, steps: Steps, finish: Callable[[Any], Messages]) -> Messages | dict[str, Any]:
-    """Does the work of an operator, in the way that the caller can follow.
-
-    Args:
-        ctx: the execution context.
-        steps: yields ``Progress`` and returns a ``RunSummary``, or None if there is nothing to show.
-        finish: messages that update the App once the work is done, from the summary.
-
-    Returns:
-        for the App, which reads a stream, a generator of messages that ends with the result; for everybody else
-        (delegated operations, ``execute_operator``) the result itself, once the work is done.
-
-    Raises:
-        SelfsameError: outside of the App, where it is shown instead.
-    """
-    if ctx.delegated or not _from_app(ctx):
-        return _drain(ctx, steps)
-    return _stream(ctx, steps, finish)
+def announce_groups(ctx: Any, summary: Any) -> Messages:
+    """Tells the App about the outcome of a duplicate search."""
+    groups, duplicates = (summary.counts.get(name, 0) for name in ("groups", "duplicates"))
+    yield ctx.ops.reload_dataset()
+    yield ctx.ops.notify(f"{groups:,} groups with {duplicates:,} duplicates", variant="success")
 
 
 def _from_app(ctx: Any) -> bool:
@@ -109,19 +147,6 @@ def _drain(ctx: Any, steps: Steps) -> dict[str, Any]:
         ctx.set_progress(progress.fraction, _label(progress))
 
 
-def _stream(ctx: Any, steps: Steps, finish: Callable[[Any], Messages]) -> Messages:
-    # An exception would break off the stream, and the App would show a "network error" instead of its message.
-    try:
-        summary = yield from _report(ctx, steps)
-        yield from finish(summary)
-        yield _result_message(_as_result(summary))
-    except SelfsameError as error:
-        yield from _complain(ctx, str(error))
-    except Exception as error:
-        logger.exception("operator %s failed", ctx.operator_uri)
-        yield from _complain(ctx, f"{type(error).__name__}: {error} (the log of the App's server has the details)")
-
-
 def _report(ctx: Any, steps: Steps) -> Generator[GeneratedMessage, None, Any]:
     while True:
         try:
@@ -131,39 +156,12 @@ def _report(ctx: Any, steps: Steps) -> Generator[GeneratedMessage, None, Any]:
         yield ctx.ops.set_progress(label=_label(progress), progress=progress.fraction)
 
 
-def _complain(ctx: Any, message: str) -> Messages:
-    yield ctx.ops.notify(message, variant="error")
-    yield _result_message({"error": message})
-
-
 def _label(progress: Any) -> str:
     if not progress.total:
         return progress.label
     parts = [f"{progress.settled:,} of {progress.total:,}"]
     parts += [f"{n:,} {name}" for n, name in ((progress.skipped, "up to date"), (progress.failed, "failed")) if n]
     return f"{progress.label}: {', '.join(parts)}"
-
-
-class _Body:
-    """The result as the App wants it: without the envelope of an ``ExecutionResult``."""
-
-    def __init__(self, result: dict[str, Any]) -> None:
-        self._result = result
-
-    def to_json(self) -> dict[str, Any]:
-        return self._result
-
-
-def _result_message(result: dict[str, Any]) -> GeneratedMessage:
-    """A line of the stream that the App takes for the operator's result."""
-    return GeneratedMessage(MessageType.SUCCESS, cls=ExecutionResult, body=_Body(result))
-
-
-def announce_groups(ctx: Any, summary: Any) -> Messages:
-    """Tells the App about the outcome of a duplicate search."""
-    groups, duplicates = (summary.counts.get(name, 0) for name in ("groups", "duplicates"))
-    yield ctx.ops.reload_dataset()
-    yield ctx.ops.notify(f"{groups:,} groups with {duplicates:,} duplicates", variant="success")
 
 
 def _as_result(summary: Any) -> dict[str, Any]:
@@ -180,21 +178,3 @@ def _as_result(summary: Any) -> dict[str, Any]:
         "failed": failed,
         "details": dict(summary.details),
     }
-
-
-def show_summary(ctx: Any, label: str) -> types.Property:
-    """The output form of a run: what was done, what the user should know, what failed; or why nothing was done."""
-    outputs = types.Object()
-    result = ctx.results or {}
-    if "error" in result:
-        outputs.view("error", types.Error(label="Nothing more was done", description=result["error"]))
-        return types.Property(outputs, view=types.View(label=label))
-    outputs.str("summary", label="Done", view=types.MarkdownView(read_only=True))
-    for index, notice in enumerate(result.get("notices", ())):
-        outputs.view(f"notice_{index}", types.Notice(label=notice))
-    failed = result.get("failed", ())
-    if failed:
-        n_failed = result["counts"].get("failed", len(failed))
-        lines = "\n".join(failed)
-        outputs.view("failures", types.Warning(label=f"{n_failed:,} failed", description=lines))
-    return types.Property(outputs, view=types.View(label=label))

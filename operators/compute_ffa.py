@@ -5,7 +5,7 @@ from fiftyone import Detections, VectorField
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import forms
-from .base import CurationOperator, flat_params, run, show_summary
+from .base import CurationOperator, flat_params
 
 _LABEL = "Compute FFA embeddings"
 
@@ -82,10 +82,10 @@ class ComputeFFA(CurationOperator):
             yield ctx.ops.reload_dataset()
             yield ctx.ops.notify(f"{summary.counts['done']:,} images have new FFA vectors", variant="success")
 
-        return run(ctx, compute_ffa_steps(ctx.target_view(), **self.arguments(ctx)), finish)
+        return self.run(ctx, compute_ffa_steps(ctx.target_view(), **self.arguments(ctx)), finish)
 
     def resolve_output(self, ctx):
-        return show_summary(ctx, _LABEL)
+        return self.summary_form(ctx.results or {})
 
 
 def _what_and_where(ctx, inputs, total):

@@ -5,7 +5,7 @@ from fiftyone import Segmentation
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import forms
-from .base import CurationOperator, run, show_summary
+from .base import CurationOperator
 
 _LABEL = "Compute foreground masks"
 
@@ -63,7 +63,7 @@ class ComputeForeground(CurationOperator):
             yield ctx.ops.reload_dataset()
             yield ctx.ops.notify(f"Foreground masks of {summary.counts['done']:,} images are ready", variant="success")
 
-        return run(ctx, compute_foreground_steps(ctx.target_view(), **self.arguments(ctx)), finish)
+        return self.run(ctx, compute_foreground_steps(ctx.target_view(), **self.arguments(ctx)), finish)
 
     def resolve_output(self, ctx):
-        return show_summary(ctx, _LABEL)
+        return self.summary_form(ctx.results or {})

@@ -6,7 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import duplicate_forms, forms
-from .base import CurationOperator, announce_groups, flat_params, run, show_summary
+from .base import CurationOperator, announce_groups, flat_params
 
 _LABEL = "Find duplicates"
 
@@ -61,10 +61,10 @@ class FindDuplicates(CurationOperator):
             steps = regroup_duplicates_steps(ctx.target_view(), **kept)
         else:
             steps = find_duplicates_steps(ctx.target_view(), **given)
-        return run(ctx, steps, partial(announce_groups, ctx))
+        return self.run(ctx, steps, partial(announce_groups, ctx))
 
     def resolve_output(self, ctx):
-        return show_summary(ctx, _LABEL)
+        return self.summary_form(ctx.results or {})
 
 
 def _search(ctx, inputs, embeddings):

@@ -6,7 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import duplicate_forms, forms
-from .base import CurationOperator, announce_groups, run, show_summary
+from .base import CurationOperator, announce_groups
 
 _LABEL = "Find exact duplicates"
 
@@ -51,7 +51,7 @@ class FindExactDuplicates(CurationOperator):
         from ..fiftyone_plugin.exact_duplicates import find_exact_duplicates_steps
 
         steps = find_exact_duplicates_steps(ctx.target_view(), **self.arguments(ctx))
-        return run(ctx, steps, partial(announce_groups, ctx))
+        return self.run(ctx, steps, partial(announce_groups, ctx))
 
     def resolve_output(self, ctx):
-        return show_summary(ctx, _LABEL)
+        return self.summary_form(ctx.results or {})

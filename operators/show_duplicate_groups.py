@@ -5,8 +5,7 @@ from fiftyone.operators import types
 
 from ..brain.errors import ConfigError
 from ..fiftyone_plugin import duplicate_forms, forms
-from ..fiftyone_plugin.engine.local import Progress
-from .base import CurationOperator, run, show_summary
+from .base import CurationOperator
 
 _LABEL = "Show duplicate groups"
 
@@ -60,7 +59,8 @@ class ShowDuplicateGroups(CurationOperator):
         shown = []
 
         def steps():
-            yield Progress(0, 0, label="Collecting groups")
+            # No progress is reported: its dialog would stay in front of the grid.
+            yield from ()
             shown.append(show_duplicate_groups(ctx.target_view(), **self.arguments(ctx)))
             if not shown[0].count():
                 raise ConfigError(
@@ -71,7 +71,7 @@ class ShowDuplicateGroups(CurationOperator):
             yield ctx.ops.reload_dataset()
             yield ctx.ops.set_view(view=shown[0])
 
-        return run(ctx, steps(), finish)
+        return self.run(ctx, steps(), finish)
 
     def resolve_output(self, ctx):
-        return show_summary(ctx, _LABEL)
+        return self.summary_form(ctx.results or {})

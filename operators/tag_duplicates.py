@@ -4,7 +4,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import duplicate_forms, forms
-from .base import CurationOperator, run, show_summary
+from .base import CurationOperator
 
 _LABEL = "Tag duplicates"
 
@@ -47,7 +47,7 @@ class TagDuplicates(CurationOperator):
             counts = summary.counts
             yield ctx.ops.notify(f"Tags: {counts['keep']:,} to keep, {counts['drop']:,} to drop", variant="success")
 
-        return run(ctx, tag_duplicates_steps(ctx.target_view(), **self.arguments(ctx)), finish)
+        return self.run(ctx, tag_duplicates_steps(ctx.target_view(), **self.arguments(ctx)), finish)
 
     def resolve_output(self, ctx):
-        return show_summary(ctx, _LABEL)
+        return self.summary_form(ctx.results or {})

@@ -4,7 +4,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import duplicate_forms
-from .base import CurationOperator, run, show_summary
+from .base import CurationOperator
 
 _LABEL = "Undo duplicate tags"
 
@@ -42,7 +42,7 @@ class UndoDuplicateTags(CurationOperator):
             yield ctx.ops.reload_samples()
             yield ctx.ops.notify(f"{summary.counts['untagged']:,} tags were taken back", variant="success")
 
-        return run(ctx, undo_duplicate_tags_steps(ctx.dataset, **self.arguments(ctx)), finish)
+        return self.run(ctx, undo_duplicate_tags_steps(ctx.dataset, **self.arguments(ctx)), finish)
 
     def resolve_output(self, ctx):
-        return show_summary(ctx, _LABEL)
+        return self.summary_form(ctx.results or {})
