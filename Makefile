@@ -10,13 +10,10 @@ PORT ?= 5151
 VENV := .venv/bin
 SHELL := /bin/bash
 
-# The demo keeps to itself: its own database, plugins folder and caches. Set these to show it in your FiftyOne instead.
-DEMO_HOME := $(CURDIR)/.selfsame
-demo app: export SELFSAME_HOME ?= $(DEMO_HOME)
-demo app: export FIFTYONE_DATABASE_DIR ?= $(DEMO_HOME)/db
-demo app: export FIFTYONE_PLUGINS_DIR ?= $(DEMO_HOME)/plugins
-demo app: export FIFTYONE_DO_NOT_TRACK ?= true
-demo app: export FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS ?= true
+# The demo keeps its database, plugins and caches to itself; DEMO_HOME= shows it in your own FiftyOne instead.
+DEMO_HOME ?= .selfsame
+DEMO = $(VENV)/python -m fiftyone_selfsame.fixtures.demo $(if $(DEMO_HOME),--home "$(DEMO_HOME)") \
+	$(if $(NAME),--name "$(NAME)") --port $(PORT)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo app test test-slow bench gpu lint lock
@@ -29,11 +26,10 @@ setup: ## install all that is needed into .venv, in the versions of requirements
 	@$(PYTHON) .ci/set_up.py
 
 demo: setup ## find duplicates in photographs and serve the App; IMAGES=/folder: your own, APP=0: table only, PORT=5151
-	@$(VENV)/python -m fiftyone_selfsame.fixtures.demo --port $(PORT) \
-		$(if $(IMAGES),--images "$(IMAGES)") $(if $(NAME),--name "$(NAME)") $(if $(filter 0,$(APP)),--no-app)
+	@$(DEMO) $(if $(IMAGES),--images "$(IMAGES)") $(if $(filter 0,$(APP)),--no-app)
 
 app: setup ## serve the App on what the demo made, without computing anything; NAME=dataset, PORT=5151
-	@$(VENV)/python -m fiftyone_selfsame.fixtures.demo --port $(PORT) --only-app $(if $(NAME),--name "$(NAME)")
+	@$(DEMO) --only-app
 
 test: setup ## the tests, in minutes; ARGS="-k foreground" narrows them down
 	@$(VENV)/python -m pytest $(ARGS)
