@@ -178,7 +178,7 @@ def regroup_duplicates_steps(
     )
     yield Progress(total, total, label="Done")
     summary = RunSummary(key, METHOD, {"total": total, "done": len(table.ids), "skipped": 0, "failed": 0} | counts)
-    summary.seconds, summary.details = time.perf_counter() - started, details
+    summary.seconds, summary.details, summary.failed = time.perf_counter() - started, details, dict(outcome.failed)
     summary.notices = _notices(summary, task, 0)
     return summary
 
@@ -264,6 +264,11 @@ def _notices(summary: RunSummary, task: GroupingTask, missing: int) -> list[str]
         notices.append(
             f"{missing:,} samples have no usable vector in {path!r} and were left out; "
             f"{DuplicateFields(task.key).error} says why"
+        )
+    if unmeasured := len(summary.failed) - missing:
+        notices.append(
+            f"{unmeasured:,} images in groups could not be decoded, so another one of their group is kept if there is "
+            f"any; {DuplicateFields(task.key).error} says why"
         )
     if not summary.counts["groups"] and len(task.pairs):
         best = float(task.pairs.similarity.max())

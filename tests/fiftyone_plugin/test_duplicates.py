@@ -177,6 +177,8 @@ def test_a_member_whose_file_is_gone_is_grouped_but_never_kept(vector_dataset):
     assert dataset.values("dup_role") == ["duplicate", "keeper", "unique"]
     assert "does not exist" in dataset.values("dup_error")[0]
     assert list(summary.failed) == [dataset.first().id]
+    assert summary.counts["done"] == 3
+    assert "1 images in groups could not be decoded" in str(summary)
 
 
 def test_groups_of_equal_pictures_are_called_exact(vector_dataset):
