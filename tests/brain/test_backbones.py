@@ -27,40 +27,46 @@ def normalised(pixels, mean, std):
 
 
 def literal(family, folder, pixels, rows, columns):
-    """Tokens after the norm, before the norm, and class token or pooled output, straight from `transformers`."""
-    if family in ("dinov2", "dinov2_with_registers", "dino"):
-        name = {"dinov2": "Dinov2Model", "dinov2_with_registers": "Dinov2WithRegistersModel", "dino": "ViTModel"}[
-            family
-        ]
-        options = {"interpolate_pos_encoding": True} if family == "dino" else {}
-        model = getattr(transformers, name).from_pretrained(folder).eval()
-        first = 5 if family == "dinov2_with_registers" else 1
-        with torch.no_grad():
-            output = model(pixel_values=normalised(pixels, *IMAGENET), output_hidden_states=True, **options)
-        after, before = output.last_hidden_state, output.hidden_states[-1]
-        shape = (len(pixels), rows, columns, after.shape[-1])
-        return after[:, first:].reshape(shape), before[:, first:].reshape(shape), after[:, 0], before[:, 0]
-    if family == "siglip2":
-        model = transformers.Siglip2VisionModel.from_pretrained(folder).eval()
-        patches = [
-            normalised(image, *HALF)[:, 16 * r : 16 * r + 16, 16 * c : 16 * c + 16].permute(1, 2, 0).flatten()
-            for image in pixels
-            for r in range(rows)
-            for c in range(columns)
-        ]
-        inputs = {
-            "pixel_values": torch.stack(patches).reshape(len(pixels), rows * columns, -1),
-            "pixel_attention_mask": torch.ones(len(pixels), rows * columns, dtype=torch.long),
-            "spatial_shapes": torch.tensor([[rows, columns]] * len(pixels)),
-        }
-    else:
-        model = transformers.SiglipVisionModel.from_pretrained(folder).eval()
-        inputs = {"pixel_values": normalised(pixels, *HALF), "interpolate_pos_encoding": True}
+    """Patch and class tokens after and before the norm, straight from the class in `transformers`.
+
+    What enters the model's own last norm is caught at its door, as versions differ in what they call hidden states.
+    """
+    classes = {
+        "dinov2": "Dinov2Model",
+        "dinov2_with_registers": "Dinov2WithRegistersModel",
+        "dino": "ViTModel",
+        "siglip2": "Siglip2VisionModel",
+    }
+    model = getattr(transformers, classes.get(family, "SiglipVisionModel")).from_pretrained(folder).eval()
+    tower = getattr(model, "vision_model", model)
+    caught = []
+    norm = tower.post_layernorm if family.startswith("siglip") else tower.layernorm
+    norm.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
     with torch.no_grad():
-        output = model(**inputs, output_hidden_states=True)
-    shape = (len(pixels), rows, columns, output.last_hidden_state.shape[-1])
-    pooled = output.pooler_output
-    return output.last_hidden_state.reshape(shape), output.hidden_states[-1].reshape(shape), pooled, pooled
+        output = model(**literal_inputs(family, pixels, rows, columns))
+    after, before = output.last_hidden_state, caught[0]
+    shape = (len(pixels), rows, columns, after.shape[-1])
+    if family.startswith("siglip"):
+        return after.reshape(shape), before.reshape(shape), output.pooler_output, output.pooler_output
+    first = 5 if family == "dinov2_with_registers" else 1
+    return after[:, first:].reshape(shape), before[:, first:].reshape(shape), after[:, 0], before[:, 0]
+
+
+def literal_inputs(family, pixels, rows, columns):
+    if family != "siglip2":
+        values = normalised(pixels, *(HALF if family.startswith("siglip") else IMAGENET))
+        return {"pixel_values": values} | ({} if "dinov2" in family else {"interpolate_pos_encoding": True})
+    patches = [
+        normalised(image, *HALF)[:, 16 * r : 16 * r + 16, 16 * c : 16 * c + 16].permute(1, 2, 0).flatten()
+        for image in pixels
+        for r in range(rows)
+        for c in range(columns)
+    ]
+    return {
+        "pixel_values": torch.stack(patches).reshape(len(pixels), rows * columns, -1),
+        "pixel_attention_mask": torch.ones(len(pixels), rows * columns, dtype=torch.long),
+        "spatial_shapes": torch.tensor([[rows, columns]] * len(pixels)),
+    }
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (3, 5), (6, 1)])
