@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..brain.errors import SelfsameError
+from ..fixtures.private_database import private_database
 from .report import emit
 
 SIZES = (10_000, 50_000, 100_000)
@@ -47,9 +48,10 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs all engines at all sizes, each in a fresh process, and prints the table."""
     rows: list[dict[str, Any]] = []
-    for n in options.sizes:
-        with tempfile.TemporaryDirectory(prefix="selfsame-bench-") as folder:
-            path = Path(folder) / "vectors.npy"
+    # A database of its own: a benchmark must not leave datasets in the user's.
+    with tempfile.TemporaryDirectory(prefix="selfsame-bench-") as folder, private_database(Path(folder, "database")):
+        path = Path(folder, "vectors.npy")
+        for n in options.sizes:
             np.save(path, planted_copies(n, options.dim, options.seed))
             rows += _compare(n, path, options)
     settings = {name: getattr(options, name) for name in ("sizes", "dim", "threshold", "threads", "seed")}
@@ -86,13 +88,16 @@ def compare_pairs(found: np.ndarray, truth: np.ndarray, n: int, threshold: float
 
 
 def _compare(n: int, path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    results = {engine: _measure(engine, path, options) for engine in ENGINES}
+    results = {}
+    for engine in ENGINES:
+        print(f"{n:,} vectors: {engine} ...", file=sys.stderr, flush=True)
+        results[engine] = _measure(engine, path, options)
     pairs = {engine: np.load(path.with_name(f"{engine}.npy")) for engine in ("selfsame", "brute_force")}
     missed, extra = compare_pairs(pairs["selfsame"], pairs["brute_force"], n, options.threshold)
     brain = results["fiftyone_brain"]
     rows = []
     for engine, result in results.items():
-        row = {"method": engine, "group": str(n), **result}
+        row = {"method": engine, "group": str(n), "scope": f"{options.dim}-d, cosine {options.threshold:g}", **result}
         row["speedup"] = brain["seconds"] / result["seconds"]
         row["memory_share"] = result["added_mb"] / max(brain["added_mb"], 1e-9)
         rows.append(row)
@@ -105,11 +110,7 @@ def _measure(engine: str, path: Path, options: argparse.Namespace) -> dict[str, 
     if options.threads:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
         environment |= dict.fromkeys(names, str(options.threads))
-    if "FIFTYONE_DATABASE_URI" not in environment:
-        # A database of its own: a benchmark must not leave datasets in the user's.
-        environment["FIFTYONE_DATABASE_DIR"] = str(path.parent / "database")
     command = [sys.executable, "-m", _MODULE, engine, str(path), str(options.threshold)]
-    print(f"{path.name} {engine} ...", file=sys.stderr, flush=True)
     finished = subprocess.run(command, env=environment, capture_output=True, text=True)
     if finished.returncode:
         raise SelfsameError(f"the engine {engine} failed:\n{finished.stderr[-2000:]}")
