@@ -1,5 +1,6 @@
 """`load_backbone`: from a name to a loaded model, kept in memory for the next call."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,13 +16,14 @@ from .vit import Placement, VitBackbone, backbone_from_folder
 # Models stay loaded between requests of the App. Two allow comparing models without a reload each time; more would
 # fill a device's memory with models that the user has left behind.
 _MAX_LOADED = 2
-_lock = threading.Lock()
 _loaded: OrderedDict[tuple, Backbone] = OrderedDict()
-_loading: dict[tuple, threading.Lock] = {}
+_lock = threading.Lock()
+# One load at a time, because loading changes settings of `transformers` for its duration.
+_loading = threading.Lock()
 
 
 def load_backbone(
-    name: str = EMBEDDED, *, device: str = "auto", precision: Precision = "auto", compile: bool = False
+    name: str | os.PathLike = EMBEDDED, *, device: str = "auto", precision: Precision = "auto", compile: bool = False
 ) -> Backbone:
     """Loads a backbone; a second call with the same arguments returns the same object.
 
@@ -36,6 +38,7 @@ def load_backbone(
         ConfigError: an argument names something that does not exist or that this machine lacks.
         ModelError: the model cannot be found, downloaded or read; the message says what to do.
     """
+    name = os.fspath(name)
     resolved = resolve_device(device)
     placement = Placement(resolved, resolve_precision(precision, resolved), compile)
     if name == EMBEDDED and not EMBEDDED_FOLDER.is_dir():
@@ -52,19 +55,22 @@ def _untrained(placement: Placement) -> VitBackbone:
 
 def _remember(key: tuple, load: Callable[[], Backbone]) -> Backbone:
     """Returns the loaded backbone of this key, loading it once even if several threads ask at the same time."""
+    found = _recall(key)
+    if found is not None:
+        return found
+    with _loading:
+        found = _recall(key)
+        if found is None:
+            found = load()
+            with _lock:
+                _loaded[key] = found
+                while len(_loaded) > _MAX_LOADED:
+                    _loaded.popitem(last=False)
+    return found
+
+
+def _recall(key: tuple) -> Backbone | None:
     with _lock:
         if key in _loaded:
             _loaded.move_to_end(key)
-            return _loaded[key]
-        loading = _loading.setdefault(key, threading.Lock())
-    with loading:
-        with _lock:
-            if key in _loaded:
-                return _loaded[key]
-        backbone = load()
-        with _lock:
-            _loaded[key] = backbone
-            _loading.pop(key, None)
-            while len(_loaded) > _MAX_LOADED:
-                _loaded.popitem(last=False)
-    return backbone
+        return _loaded.get(key)

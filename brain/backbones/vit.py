@@ -34,7 +34,8 @@ class VitBackbone:
     """A frozen vision transformer; see :class:`~.base.Backbone` for its attributes and what `tokens` promises.
 
     The model's last layer norm is taken out of the model and applied here, so that tokens before and after it cost
-    one and the same forward pass, whatever the version of ``transformers`` calls its outputs.
+    one and the same forward pass, whatever the version of ``transformers`` calls its outputs. Position embeddings are
+    interpolated as ``transformers`` does it; the first DINOv2 release spaces its samples 0.4 % closer at 336 pixels.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 def load(folder, **options):
-    return load_backbone(str(folder), device="cpu", **options)
+    return load_backbone(folder, device="cpu", **options)
 
 
 PIXELS = torch.linspace(0, 1, 3 * 28 * 42).reshape(1, 3, 28, 42)
