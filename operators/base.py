@@ -59,12 +59,13 @@ class CurationOperator(foo.Operator):
         given = flat_params(ctx)
         return {name: given[name] for name in self.options if given.get(name) not in (None, "", AUTO)}
 
-    def run(self, ctx: Any, steps: Steps, finish: Callable[[Any], Messages]) -> Messages | dict[str, Any]:
+    def run(self, ctx: Any, start: Callable[[], Steps], finish: Callable[[Any], Messages]) -> Messages | dict[str, Any]:
         """Does the work of the operator, in the way that the caller can follow.
 
         Args:
             ctx: the execution context.
-            steps: yields ``Progress`` and returns a ``RunSummary``, or None if there is nothing to show.
+            start: begins the work: a generator that yields ``Progress`` and returns a ``RunSummary``, or None if there
+                is nothing to show.
             finish: messages that update the App once the work is done, from the summary.
 
         Returns:
@@ -75,8 +76,8 @@ class CurationOperator(foo.Operator):
             SelfsameError: outside of the App, where it is shown instead.
         """
         if ctx.delegated or not _from_app(ctx):
-            return _drain(ctx, steps)
-        return self._stream(ctx, steps, finish)
+            return _drain(ctx, start())
+        return self._stream(ctx, start, finish)
 
     def summary_form(self, result: Mapping[str, Any]) -> types.Property:
         """What was done, what the user should know and what failed; or why nothing was done."""
@@ -93,10 +94,10 @@ class CurationOperator(foo.Operator):
                 outputs.view("failures", types.Warning(label=f"{total:,} failed", description=lines))
         return types.Property(outputs, view=types.View(label=self.config.label))
 
-    def _stream(self, ctx: Any, steps: Steps, finish: Callable[[Any], Messages]) -> Messages:
+    def _stream(self, ctx: Any, start: Callable[[], Steps], finish: Callable[[Any], Messages]) -> Messages:
         # An exception would break off the stream, and the App would show a "network error" instead of its message.
         try:
-            summary = yield from _report(ctx, steps)
+            summary = yield from _report(ctx, start())
             yield from finish(summary)
             result = _as_result(summary)
         except SelfsameError as error:

@@ -76,13 +76,16 @@ class ComputeFFA(CurationOperator):
         return given
 
     def execute(self, ctx):
-        from ..fiftyone_plugin.compute import compute_ffa_steps
+        def start():
+            from ..fiftyone_plugin.compute import compute_ffa_steps
+
+            return compute_ffa_steps(ctx.target_view(), **self.arguments(ctx))
 
         def finish(summary):
             yield ctx.ops.reload_dataset()
             yield ctx.ops.notify(f"{summary.counts['done']:,} images have new FFA vectors", variant="success")
 
-        return self.run(ctx, compute_ffa_steps(ctx.target_view(), **self.arguments(ctx)), finish)
+        return self.run(ctx, start, finish)
 
     def resolve_output(self, ctx):
         return self.summary_form(ctx.results or {})

@@ -57,13 +57,16 @@ class ComputeForeground(CurationOperator):
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def execute(self, ctx):
-        from ..fiftyone_plugin.compute import compute_foreground_steps
+        def start():
+            from ..fiftyone_plugin.compute import compute_foreground_steps
+
+            return compute_foreground_steps(ctx.target_view(), **self.arguments(ctx))
 
         def finish(summary):
             yield ctx.ops.reload_dataset()
             yield ctx.ops.notify(f"Foreground masks of {summary.counts['done']:,} images are ready", variant="success")
 
-        return self.run(ctx, compute_foreground_steps(ctx.target_view(), **self.arguments(ctx)), finish)
+        return self.run(ctx, start, finish)
 
     def resolve_output(self, ctx):
         return self.summary_form(ctx.results or {})

@@ -6,7 +6,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import duplicate_forms, forms
-from .base import CurationOperator, announce_groups, flat_params
+from .base import CurationOperator, announce_groups
 
 _LABEL = "Find duplicates"
 
@@ -53,15 +53,16 @@ class FindDuplicates(CurationOperator):
         return given
 
     def execute(self, ctx):
-        from ..fiftyone_plugin.duplicates import find_duplicates_steps, regroup_duplicates_steps
+        def start():
+            from ..fiftyone_plugin.duplicates import find_duplicates_steps, regroup_duplicates_steps
 
-        given = self.arguments(ctx)
-        if flat_params(ctx).get("source") == "pairs":
+            given = self.arguments(ctx)
+            if ctx.params.get("source") != "pairs":
+                return find_duplicates_steps(ctx.target_view(), **given)
             kept = {name: value for name, value in given.items() if name in _REGROUP_OPTIONS}
-            steps = regroup_duplicates_steps(ctx.target_view(), **kept)
-        else:
-            steps = find_duplicates_steps(ctx.target_view(), **given)
-        return self.run(ctx, steps, partial(announce_groups, ctx))
+            return regroup_duplicates_steps(ctx.target_view(), **kept)
+
+        return self.run(ctx, start, partial(announce_groups, ctx))
 
     def resolve_output(self, ctx):
         return self.summary_form(ctx.results or {})

@@ -48,10 +48,12 @@ class FindExactDuplicates(CurationOperator):
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def execute(self, ctx):
-        from ..fiftyone_plugin.exact_duplicates import find_exact_duplicates_steps
+        def start():
+            from ..fiftyone_plugin.exact_duplicates import find_exact_duplicates_steps
 
-        steps = find_exact_duplicates_steps(ctx.target_view(), **self.arguments(ctx))
-        return self.run(ctx, steps, partial(announce_groups, ctx))
+            return find_exact_duplicates_steps(ctx.target_view(), **self.arguments(ctx))
+
+        return self.run(ctx, start, partial(announce_groups, ctx))
 
     def resolve_output(self, ctx):
         return self.summary_form(ctx.results or {})

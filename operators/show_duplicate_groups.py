@@ -54,11 +54,11 @@ class ShowDuplicateGroups(CurationOperator):
         return duplicate_forms.latest_run(ctx.dataset) | super().arguments(ctx)
 
     def execute(self, ctx):
-        from ..fiftyone_plugin.duplicate_views import show_duplicate_groups
-
         shown = []
 
-        def steps():
+        def start():
+            from ..fiftyone_plugin.duplicate_views import show_duplicate_groups
+
             # No progress is reported: its dialog would stay in front of the grid.
             yield from ()
             shown.append(show_duplicate_groups(ctx.target_view(), **self.arguments(ctx)))
@@ -71,7 +71,7 @@ class ShowDuplicateGroups(CurationOperator):
             yield ctx.ops.reload_dataset()
             yield ctx.ops.set_view(view=shown[0])
 
-        return self.run(ctx, steps(), finish)
+        return self.run(ctx, start, finish)
 
     def resolve_output(self, ctx):
         return self.summary_form(ctx.results or {})

@@ -40,14 +40,17 @@ class TagDuplicates(CurationOperator):
         return duplicate_forms.latest_run(ctx.dataset) | super().arguments(ctx)
 
     def execute(self, ctx):
-        from ..fiftyone_plugin.duplicate_tags import tag_duplicates_steps
+        def start():
+            from ..fiftyone_plugin.duplicate_tags import tag_duplicates_steps
+
+            return tag_duplicates_steps(ctx.target_view(), **self.arguments(ctx))
 
         def finish(summary):
             yield ctx.ops.reload_samples()
             counts = summary.counts
             yield ctx.ops.notify(f"Tags: {counts['keep']:,} to keep, {counts['drop']:,} to drop", variant="success")
 
-        return self.run(ctx, tag_duplicates_steps(ctx.target_view(), **self.arguments(ctx)), finish)
+        return self.run(ctx, start, finish)
 
     def resolve_output(self, ctx):
         return self.summary_form(ctx.results or {})

@@ -36,13 +36,16 @@ class UndoDuplicateTags(CurationOperator):
         return duplicate_forms.latest_tagged_run(ctx.dataset) | super().arguments(ctx)
 
     def execute(self, ctx):
-        from ..fiftyone_plugin.duplicate_tags import undo_duplicate_tags_steps
+        def start():
+            from ..fiftyone_plugin.duplicate_tags import undo_duplicate_tags_steps
+
+            return undo_duplicate_tags_steps(ctx.dataset, **self.arguments(ctx))
 
         def finish(summary):
             yield ctx.ops.reload_samples()
             yield ctx.ops.notify(f"{summary.counts['untagged']:,} tags were taken back", variant="success")
 
-        return self.run(ctx, undo_duplicate_tags_steps(ctx.dataset, **self.arguments(ctx)), finish)
+        return self.run(ctx, start, finish)
 
     def resolve_output(self, ctx):
         return self.summary_form(ctx.results or {})
