@@ -10,7 +10,7 @@ reach the threshold under a proven bound of their rounding error.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -31,6 +31,9 @@ _CHUNK = 256
 
 # Time of one float64 multiply-add in a matrix product against one in a pair gathered from memory.
 _GATHER_COST = 150
+
+# Share of a block's pairs from which screening it again in float32 costs less than deciding them one by one.
+_DENSE = 0.001
 
 _INTEGERS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 
@@ -121,6 +124,8 @@ def radius_hits(rows: Rows, threshold: float) -> Iterator[tuple[float, Hits]]:
                 if row_start > s:
                     break
                 i, j = screen.candidates(block, columns)
+                if screen.coarse and len(i) > _DENSE * len(block) * len(columns):
+                    i, j = screen.fine_candidates(slice(row_start, row_start + len(block)), slice(s, e))
                 share = len(block) * len(columns) / len(rows) ** 2
                 if row_start == s:
                     i, j = i[i < j], j[i < j]
@@ -140,7 +145,9 @@ class _Screen:
     def __init__(self, rows: Rows, threshold: float) -> None:
         self.rows = rows
         self.dtype = screening_dtype(rows.device, rows.vectors.shape[1])
-        self.limit = self._floor(threshold - self._error(threshold))
+        self.coarse = self.dtype != torch.float32
+        self.threshold = threshold
+        self.limit = threshold - self._error(self.dtype)
         block, (n, d) = min(rows.block, len(rows)), rows.vectors.shape
         self.panel = torch.empty(min(block * PANEL_BLOCKS, n), d, dtype=self.dtype, device=rows.device)
         self.columns = torch.empty(block, d, dtype=self.dtype, device=rows.device)
@@ -156,45 +163,51 @@ class _Screen:
         """Positions in the two blocks of the pairs that may reach the threshold: two int64 arrays."""
         shape = len(block), len(columns)
         product = torch.mm(block, columns.T, out=self._product[: shape[0] * shape[1]].view(shape))
-        if product.device.type != "cpu" or self.limit <= 0:
-            i, j = torch.nonzero(product >= self.limit, as_tuple=True)
-            return i.cpu().numpy(), j.cpu().numpy()
-        return self._scan(product)
+        return _at_least(product, self.limit)
 
-    def _scan(self, product: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Positive floats are ordered as the integers of their bits, which numpy compares many times faster."""
-        bits = product.view(_INTEGERS[self.dtype]).numpy()
-        limit = torch.tensor(self.limit, dtype=self.dtype).view(_INTEGERS[self.dtype]).item()
-        rows = np.flatnonzero(bits.max(axis=1) >= limit)
-        flat = np.flatnonzero(bits[rows] >= limit)
-        return rows[flat // bits.shape[1]], flat % bits.shape[1]
+    def fine_candidates(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        """The same in float32: where very many pairs lie near the threshold, few of them within float32's error."""
+        product = self.rows.unit(rows) @ self.rows.unit(columns).T
+        return _at_least(product, self.threshold - self._error(torch.float32))
 
-    def _error(self, threshold: float) -> float:
+    def _error(self, dtype: torch.dtype) -> float:
         """Bound of |screened − exact| near the threshold.
 
         With rounded vectors x̂ = x − r: |x·y − x̂·ŷ| ≤ |r||ŷ| + |x̂||s| + |r||s| by Cauchy-Schwarz, |r| being measured.
         To this come d sums in float32 and the rounding of the product to the format.
         """
-        epsilon = torch.finfo(self.dtype).eps
-        residual = self._residual()
+        residual = self._residual if dtype != torch.float32 else self._float32_residual
         sums = self.rows.vectors.shape[1] * 2.0**-23 + 1e-6
-        return residual * (2.0 + 3.0 * residual) + sums + (epsilon / 2) * (abs(threshold) + 3 * residual)
+        rounding = torch.finfo(dtype).eps / 2 * (abs(self.threshold) + 3 * residual)
+        return residual * (2.0 + 3.0 * residual) + sums + rounding
 
+    @cached_property
     def _residual(self) -> float:
-        if self.dtype == torch.float32:
-            return 2.0**-8 if _rounds_inputs(self.rows.device, self.rows.vectors.shape[1]) else 0.0
         worst = 0.0
         for start, stop in self.rows.ranges(_CHUNK):
             unit = self.rows.unit(slice(start, stop))
             worst = max(worst, float((unit - unit.to(self.dtype)).norm(dim=1).max()))
         return worst
 
-    def _floor(self, limit: float) -> float:
-        """The limit as a number of the screening format, rounded down."""
-        rounded = torch.tensor(limit, dtype=self.dtype)
-        if float(rounded) > limit:
-            rounded = torch.nextafter(rounded, torch.tensor(-2.0, dtype=self.dtype))
-        return float(rounded)
+    @cached_property
+    def _float32_residual(self) -> float:
+        return 2.0**-8 if _rounds_inputs(self.rows.device, self.rows.vectors.shape[1]) else 0.0
+
+
+def _at_least(product: torch.Tensor, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Where a ``(r, c)`` product reaches a limit: two int64 arrays."""
+    rounded = torch.tensor(limit, dtype=product.dtype)
+    if float(rounded) > limit:
+        rounded = torch.nextafter(rounded, torch.tensor(-2.0, dtype=product.dtype))
+    if product.device.type != "cpu" or rounded <= 0:
+        i, j = torch.nonzero(product >= rounded.to(product.device), as_tuple=True)
+        return i.cpu().numpy(), j.cpu().numpy()
+    # Positive floats are ordered as the integers of their bits, which numpy compares many times faster.
+    bits = product.view(_INTEGERS[product.dtype]).numpy()
+    least = rounded.view(_INTEGERS[product.dtype]).item()
+    rows = np.flatnonzero(bits.max(axis=1) >= least)
+    flat = np.flatnonzero(bits[rows] >= least)
+    return rows[flat // bits.shape[1]], flat % bits.shape[1]
 
 
 @lru_cache(maxsize=8)

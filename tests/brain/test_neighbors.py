@@ -89,6 +89,35 @@ def test_pairs_a_millionth_above_and_below_the_threshold_are_told_apart():
 
 
 @pytest.mark.usefixtures("screening")
+def test_pairs_are_exact_where_thousands_lie_within_the_rounding_of_the_threshold():
+    """A common mean puts all cosines between 0.94 and 0.99, as untrained encoders do."""
+    vectors = 1 + 0.15 * np.random.default_rng(0).standard_normal((400, 768)).astype(np.float32)
+    truth = brute_force(vectors)
+
+    pairs = radius_pairs(vectors, 0.978, device="cpu", block=128)
+
+    expected = set(map(tuple, np.argwhere(np.triu(truth >= np.float32(0.978), 1)).tolist()))
+    assert len(expected) > 5000
+    assert as_set(pairs) == expected
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_pairs_are_exact_though_pytorch_was_told_to_round_float32_products(precision, monkeypatch):
+    monkeypatch.setattr(blockwise, "screening_dtype", lambda device, dim: torch.float32)
+    vectors = 1 + 0.15 * np.random.default_rng(0).standard_normal((300, 768)).astype(np.float32)
+    expected = radius_pairs(vectors, 0.978, device="cpu")
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        pairs = radius_pairs(vectors, 0.978, device="cpu")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+    np.testing.assert_array_equal(pairs.i, expected.i)
+    np.testing.assert_array_equal(pairs.j, expected.j)
+
+
+@pytest.mark.usefixtures("screening")
 def test_identical_vectors_have_a_similarity_of_exactly_one_even_in_crowds():
     one = np.random.default_rng(0).standard_normal(768).astype(np.float32)
 
