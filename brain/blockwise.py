@@ -84,27 +84,32 @@ class Rows:
         end = len(self.vectors) if stop is None else min(stop, len(self.vectors))
         return [(s, min(s + block, end)) for s in range(start, end, block)]
 
-    def unit(self, index: slice | np.ndarray) -> torch.Tensor:
-        """``(m, d)`` float32 unit vectors of the chosen rows on the device; a fresh tensor."""
+    def unit(self, index: slice | np.ndarray) -> np.ndarray:
+        """``(m, d)`` float32 unit vectors of the chosen rows; a fresh array."""
         rows = np.array(self.vectors[index], dtype=np.float32)
         rows /= self.norms[index, None].astype(np.float32)
-        return torch.from_numpy(rows).to(self.device)
+        return rows
+
+    def unit_tensor(self, index: slice | np.ndarray) -> torch.Tensor:
+        """The same on the device."""
+        return torch.from_numpy(self.unit(index)).to(self.device)
 
     def cosines(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """``(p,)`` float32 cosines of pairs of rows, decided in float64."""
         rows, columns = np.unique(i), np.unique(j)
         if len(rows) * len(columns) <= min(len(i) * _GATHER_COST, self.block**2):
-            product = (self._double(rows) @ self._double(columns).T).cpu().numpy()
+            factors = (torch.from_numpy(self._double(index)).to(self.device) for index in (rows, columns))
+            product = torch.mm(next(factors), next(factors).T).cpu().numpy()
             dots = product[np.searchsorted(rows, i), np.searchsorted(columns, j)]
         else:
             dots = np.concatenate([self._dots(i[s : s + _CHUNK], j[s : s + _CHUNK]) for s in range(0, len(i), _CHUNK)])
         return np.clip(dots / (self.norms[i] * self.norms[j]), -1.0, 1.0).astype(np.float32)
 
     def _dots(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        return (self._double(i) * self._double(j)).sum(dim=1).cpu().numpy()
+        return np.einsum("nd,nd->n", self._double(i), self._double(j))
 
-    def _double(self, index: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.asarray(self.vectors[index], np.float64)).to(self.device)
+    def _double(self, index: np.ndarray) -> np.ndarray:
+        return np.asarray(self.vectors[index], np.float64)
 
 
 def radius_hits(rows: Rows, threshold: float) -> Iterator[tuple[float, Hits]]:
@@ -155,8 +160,15 @@ class _Screen:
 
     def convert(self, start: int, stop: int, out: torch.Tensor) -> torch.Tensor:
         """The unit vectors of some rows in the screening format, written to the head of ``out``."""
+        if out.device.type != "cpu":
+            out[: stop - start] = self.rows.unit_tensor(slice(start, stop))
+            return out[: stop - start]
+        # In numpy and in pieces: PyTorch would wake all its threads for each piece, which on a busy machine takes
+        # longer than the work.
+        target = out.view(_INTEGERS[self.dtype]).numpy()
         for s, e in self.rows.ranges(_CHUNK, start, stop):
-            out[s - start : e - start] = self.rows.unit(slice(s, e))
+            unit = self.rows.unit(slice(s, e))
+            target[s - start : e - start] = unit.view(np.int32) if self.dtype == torch.float32 else _bfloat16(unit)
         return out[: stop - start]
 
     def candidates(self, block: torch.Tensor, columns: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +179,7 @@ class _Screen:
 
     def fine_candidates(self, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         """The same in float32: where very many pairs lie near the threshold, few of them within float32's error."""
-        product = self.rows.unit(rows) @ self.rows.unit(columns).T
+        product = self.rows.unit_tensor(rows) @ self.rows.unit_tensor(columns).T
         return _at_least(product, self.threshold - self._error(torch.float32))
 
     def _error(self, dtype: torch.dtype) -> float:
@@ -186,12 +198,19 @@ class _Screen:
         worst = 0.0
         for start, stop in self.rows.ranges(_CHUNK):
             unit = self.rows.unit(slice(start, stop))
-            worst = max(worst, float((unit - unit.to(self.dtype)).norm(dim=1).max()))
-        return worst
+            unit -= (_bfloat16(unit).astype(np.int32) << 16).view(np.float32)
+            worst = max(worst, float(np.einsum("nd,nd->n", unit, unit).max()))
+        return worst**0.5 + 1e-6
 
     @cached_property
     def _float32_residual(self) -> float:
         return 2.0**-8 if _rounds_inputs(self.rows.device, self.rows.vectors.shape[1]) else 0.0
+
+
+def _bfloat16(values: np.ndarray) -> np.ndarray:
+    """The bits of finite float32 values rounded to bfloat16 (to nearest, ties to even), as int16."""
+    bits = values.view(np.uint32)
+    return ((bits + ((bits >> 16) & 1) + 0x7FFF) >> 16).astype(np.uint16).view(np.int16)
 
 
 def _at_least(product: torch.Tensor, limit: float) -> tuple[np.ndarray, np.ndarray]:

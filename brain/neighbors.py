@@ -255,11 +255,11 @@ def _knn_steps(rows: Rows, k: int) -> Generator[float, None, tuple[np.ndarray, n
 
 def _best(rows: Rows, start: int, stop: int, k: int) -> np.ndarray:
     """``(stop - start, k)`` int64: the nearest rows, in no particular order."""
-    block = rows.unit(slice(start, stop))
+    block = rows.unit_tensor(slice(start, stop))
     best = torch.empty(stop - start, 0, device=rows.device)
     index = torch.empty(stop - start, 0, dtype=torch.int64, device=rows.device)
     for s, e in rows.ranges(rows.block):
-        product = block @ rows.unit(slice(s, e)).T
+        product = block @ rows.unit_tensor(slice(s, e)).T
         if s == start:
             product.fill_diagonal_(-torch.inf)
         values, columns = product.topk(min(k, e - s), dim=1, sorted=False)
@@ -278,10 +278,10 @@ def _tied_hits(rows: Rows, tied: np.ndarray, kth: np.ndarray) -> Iterable[Hits]:
     """All neighbours of rows whose k-th place is shared, down to that place."""
     if not len(tied):
         return
-    block = rows.unit(tied)
+    block = rows.unit_tensor(tied)
     limit = torch.from_numpy(kth[tied] - np.float32(2 * TIE)).to(rows.device)
     for s, e in rows.ranges(rows.block):
-        reached = block @ rows.unit(slice(s, e)).T >= limit[:, None]
+        reached = block @ rows.unit_tensor(slice(s, e)).T >= limit[:, None]
         i, j = (position.cpu().numpy() for position in torch.nonzero(reached, as_tuple=True))
         i, j = tied[i], j + s
         i, j = i[i != j], j[i != j]
