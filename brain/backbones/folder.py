@@ -48,7 +48,7 @@ class ModelFolder:
         """Hexadecimal hash of configuration, normalisation and the bytes of all weight files; cheap when repeated."""
         config = {key: value for key, value in self.config.items() if key not in _INCIDENTAL_KEYS}
         settings = json.dumps([config, self.mean, self.std], sort_keys=True)
-        parts = [settings, *(_file_digest(path) for path in self.weights)]
+        parts = [settings, *(weights_digest(path) for path in self.weights)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -137,7 +137,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _file_digest(path: Path) -> str:
+def weights_digest(path: Path) -> str:
+    """Hexadecimal hash of a file's bytes; cheap when repeated."""
     status = path.stat()
     return _digest_once(path, (status.st_size, status.st_mtime_ns, status.st_ino))
 
