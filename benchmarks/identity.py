@@ -15,6 +15,7 @@ from ..brain.errors import ConfigError
 from ..brain.ffa import FFAExtractor, PreparedImage, ffa_preset
 from ..brain.ffa_config import ENCODES, POOLINGS, PRESETS
 from ..brain.ffa_weights import WEIGHT_MODES
+from ..brain.foreground import load_foreground
 from ..brain.geometry import RESIZE_MODES
 from ..brain.images import decode_image
 from ..brain.metrics.clustering import clustering_scores
@@ -25,6 +26,8 @@ from .report import emit
 
 # The manifest's own masks as foreground, which shows what a perfect foreground method would give.
 GIVEN_MASKS = "mask"
+
+_HAS_IMAGEHASH = importlib.util.find_spec("imagehash") is not None
 
 
 def add_parser(subparsers: Any) -> None:
@@ -54,6 +57,8 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(f"{manifest.folder}: fewer than two items have an object_id; identity cannot be measured")
     if len(items) < len(manifest.items):
         print(f"{len(manifest.items) - len(items)} of {len(manifest.items)} items have no object_id and are left out")
+    if not _HAS_IMAGEHASH:
+        print("no phash row: the package imagehash is not installed (pip install 'fiftyone-selfsame[bench]')")
     describer = Describer(options)
     vectors = collect(describer, items, options.batch_size)
     rows = identity_rows(vectors, items)
@@ -139,7 +144,7 @@ class Describer:
         plain = replace(config, encode="original", pooling="patch")
         backbone = load_backbone(options.model or preset.backbone or default_backbone_name(), device=options.device)
         name = options.foreground or preset.foreground
-        foreground = None if name in ("none", GIVEN_MASKS) else _load_foreground(name, options.device)
+        foreground = None if name == GIVEN_MASKS else load_foreground(name, device=options.device)
         self._given_masks = name == GIVEN_MASKS
         self._pixel_foreground = foreground if hasattr(foreground, "masks") else None
         self._grey = options.grey
@@ -163,7 +168,7 @@ class Describer:
         if masks is not None:
             inside = [histogram(image, mask) for image, mask in zip(images, masks, strict=True)]
             yield "histogram_foreground", np.stack(inside)
-        if importlib.util.find_spec("imagehash"):
+        if _HAS_IMAGEHASH:
             yield "phash", np.stack([phash(image) for image in images])
 
     def _image(self, item: Item) -> np.ndarray:
@@ -185,12 +190,6 @@ class Describer:
             results = extractor.embed([prepared for _, prepared in batch])
             vectors.update({index: result.vector for (index, _), result in zip(batch, results, strict=True)})
         return np.stack([vectors[index] for index in range(len(images))])
-
-
-def _load_foreground(name: str, device: str) -> Any:
-    from ..brain.foreground import load_foreground
-
-    return load_foreground(name, device=device)
 
 
 class _Memory:

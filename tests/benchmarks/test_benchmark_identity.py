@@ -87,6 +87,23 @@ def test_with_masks_the_foreground_is_averaged_and_the_histogram_looks_inside(tm
     assert scores["ffa"]["map"] > scores["full_average"]["map"]
 
 
+@pytest.mark.parametrize(
+    ("foreground", "methods"), [("one_pass", METHODS), ("grabcut", METHODS | {"histogram_foreground"})]
+)
+def test_foregrounds_are_taken_by_name_and_pixel_masks_also_serve_the_histogram(tmp_path, model, foreground, methods):
+    record = rows_of(tmp_path, write_set(tmp_path / "set"), model, "--foreground", foreground)
+
+    assert {row["method"] for row in record["rows"]} == methods
+    assert record["settings"]["foreground"] == foreground
+
+
+def test_an_unknown_foreground_is_told_in_one_line(tmp_path, model, capsys):
+    data = write_set(tmp_path / "set")
+
+    assert main(["identity", "--data", str(data), "--model", model, "--foreground", "magic"]) == 1
+    assert "foreground='magic' is unknown" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [["--encode", "cutout"], ["--resize", "aspect"], ["--pooling", "cls"]])
 def test_the_options_of_ffa_reach_it(tmp_path, model, options):
     data = write_set(tmp_path / "set", masks=True)
