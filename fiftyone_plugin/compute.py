@@ -11,13 +11,15 @@ import fiftyone.core.view as fov
 from ..brain.backbones import Backbone, default_backbone_name, default_backbone_notice, load_backbone
 from ..brain.errors import ConfigError
 from ..brain.ffa import FFAConfig, FFAExtractor, ffa_preset
+from ..brain.ffa_objects import ObjectRoute
 from ..brain.foreground import load_foreground
+from ..brain.token_cache import TokenCache
 from .dataset_io import check_field_name, image_samples
 from .engine.local import Job, Method, Progress, stream
 from .followups import Followups
 from .label_inputs import FIELD_PREFIX, DetectionsInput, ForegroundInput
 from .mask_store import MASK_TARGETS, MaskStore
-from .methods import FFAMethod, ObjectRoute, ObjectsMethod, PixelMaskMethod, TokenMaskMethod
+from .methods import FFAMethod, ObjectsMethod, PixelMaskMethod, TokenMaskMethod
 from .runs import RunSummary, check_run_key, run_key_for
 from .steps import plain_function
 
@@ -41,6 +43,7 @@ def compute_foreground_steps(
     precision: str = "auto",
     batch_size: int | None = None,
     num_workers: int = 2,
+    cache_tokens: bool = False,
     overwrite: bool = False,
     skip_failures: bool = True,
     run_key: str | None = None,
@@ -60,6 +63,8 @@ def compute_foreground_steps(
         precision: number format of the backbone's matrix products: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"``.
         batch_size: most images on the device at once; None chooses by device and method. Halved when memory runs out.
         num_workers: decode threads.
+        cache_tokens: keep the encoder's tokens on disk (``$SELFSAME_HOME/tokens``, at most 10 GB), so that other
+            settings on the same images need no encoder. About half a megabyte per image.
         overwrite: compute again what is up to date.
         skip_failures: put the reason of a failure into ``<field>_error`` and go on; False raises at the first.
         run_key: key of the run record; None makes one of ``field``.
@@ -85,8 +90,8 @@ def compute_foreground_steps(
     config = {"field": field, "precision": precision}
     if hasattr(foreground, "coverage"):
         backbone, notices = _load_model(model, device, precision)
-        extractor = FFAExtractor(backbone, foreground)
-        masks: Method = TokenMaskMethod(extractor, field, store, num_workers, config)
+        extractor = FFAExtractor(backbone, foreground, token_cache=TokenCache() if cache_tokens else None)
+        masks: Method = TokenMaskMethod(extractor, field, store, num_workers, config, cache_tokens)
         batch_size = _batch_size(backbone) if batch_size is None else batch_size
     else:
         masks = PixelMaskMethod(foreground, field, store, num_workers, config)
@@ -135,6 +140,7 @@ def compute_ffa_steps(
     precision: str = "auto",
     batch_size: int | None = None,
     num_workers: int = 2,
+    cache_tokens: bool = False,
     overwrite: bool = False,
     skip_failures: bool = True,
     similarity_key: str | None = None,
@@ -167,6 +173,8 @@ def compute_ffa_steps(
         precision: number format of the backbone's matrix products: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"``.
         batch_size: most images on the device at once; None chooses by device. Halved when memory runs out.
         num_workers: decode threads.
+        cache_tokens: keep the encoder's tokens on disk (``$SELFSAME_HOME/tokens``, at most 10 GB), so that other
+            settings on the same images need no encoder. About half a megabyte per image.
         overwrite: compute again what is up to date.
         skip_failures: put the reason of a failure into the error field and go on; False raises at the first.
         similarity_key: also make a FiftyOne similarity index of this brain key (the App's sort by similarity).
@@ -193,7 +201,7 @@ def compute_ffa_steps(
     total = samples.count()
     if not total:
         return _nothing("compute_ffa")
-    source = _FFASource(samples, field, foreground, objects_field, object_route, precision)
+    source = _FFASource(samples, field, foreground, objects_field, object_route, precision, cache_tokens)
     yield Progress(0, total, label="Loading the model")
     backbone, notices = _load_model(model or chosen.backbone, device, precision)
     batch_size = _batch_size(backbone) if batch_size is None else batch_size
@@ -236,6 +244,7 @@ class _FFASource:
     objects_field: str | None
     object_route: ObjectRoute
     precision: str
+    cache_tokens: bool
 
     def __post_init__(self) -> None:
         if self.objects_field is not None and self.label_field is not None:
@@ -253,16 +262,15 @@ class _FFASource:
     def method(self, backbone: Backbone, config: FFAConfig, device: str, batch_size: int) -> Method:
         """The computation to stream."""
         given = ForegroundInput(self.samples, self.label_field) if self.label_field else None
-        finder = None
-        if given is None and self.foreground != "none":
-            finder = load_foreground(self.foreground, device=device)
-        extractor = FFAExtractor(backbone, finder, config)
+        finder = load_foreground(self.foreground, device=device) if given is None else None
+        extractor = FFAExtractor(backbone, finder, config, TokenCache() if self.cache_tokens else None)
         record = {"field": self.field, "foreground": self.foreground, "precision": self.precision}
         if self.objects_field is None:
-            return FFAMethod(extractor, self.field, given, record)
+            return FFAMethod(extractor, self.field, given, record, self.cache_tokens)
         objects = DetectionsInput(self.samples, self.objects_field, "objects_field")
         record["objects_field"] = self.objects_field
-        return ObjectsMethod(extractor, self.field, objects, self.object_route, batch_size, record)
+        route, cached = self.object_route, self.cache_tokens
+        return ObjectsMethod(extractor, self.field, objects, route, batch_size, record, cached)
 
     def other_vectors(self, method: Method) -> list[str]:
         """Warns where the field will hold vectors of two kinds, which must not be compared."""

@@ -4,14 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
 
 from ..brain.ffa import FFAExtractor, FFAResult, PreparedImage
+from ..brain.ffa_objects import ObjectRoute
 from ..brain.foreground.base import PixelForeground
 from ..brain.geometry import Geometry, patches_to_mask
+from ..brain.hashing import file_digest
 from ..brain.images import decode_image, image_size
 from .dataset_io import FieldSpec, SampleItem
 from .label_inputs import DetectionsInput, ForegroundInput
@@ -19,8 +21,6 @@ from .mask_store import MaskStore
 
 # A pixel or patch is foreground when at least half of it is.
 _THRESHOLD = 0.5
-
-ObjectRoute = Literal["crop", "image"]
 
 
 class _FieldMethod:
@@ -59,21 +59,28 @@ class FFAMethod(_FieldMethod):
         field: where they go; accompanying facts go to fields whose names begin with it.
         given: reads the foreground from the dataset's own labels; None leaves it to the extractor.
         config: further settings for the record.
+        cached: whether the extractor has a token cache.
     """
 
     def __init__(
-        self, extractor: FFAExtractor, field: str, given: ForegroundInput | None, config: Mapping[str, Any]
+        self,
+        extractor: FFAExtractor,
+        field: str,
+        given: ForegroundInput | None,
+        config: Mapping[str, Any],
+        cached: bool = False,
     ) -> None:
         super().__init__("compute_ffa", field, _vector_fields(field, "image"), extractor.config_dict() | dict(config))
         self._extractor = extractor
         self._given = given
+        self._cached = cached
         self.inputs = given.paths if given else ()
 
     def prepare(self, item: SampleItem) -> PreparedImage:
         image_hw = image_size(item.filepath)
         image = decode_image(item.filepath, min_side=self._extractor.decode_min_side)
         mask = self._given.read(item.values, image_hw) if self._given else None
-        return self._extractor.prepare(image, mask, image_hw=image_hw)
+        return self._extractor.prepare(image, mask, _content_hash(item, self._cached), image_hw)
 
     def run(self, batch: Sequence[PreparedImage]) -> list[dict[str, Any]]:
         return [dict(zip(self._results, _facts(result), strict=True)) for result in self._extractor.embed(batch)]
@@ -104,6 +111,7 @@ class ObjectsMethod(_FieldMethod):
         route: see :meth:`FFAExtractor.prepare_objects`.
         batch_size: most crops on the device at once.
         config: further settings for the record.
+        cached: whether the extractor has a token cache.
     """
 
     def __init__(
@@ -114,6 +122,7 @@ class ObjectsMethod(_FieldMethod):
         route: ObjectRoute,
         batch_size: int,
         config: Mapping[str, Any],
+        cached: bool = False,
     ) -> None:
         fields = _vector_fields(f"{objects.field}.detections.{field}", "object")
         everything = extractor.config_dict() | {"object_route": route} | dict(config)
@@ -122,6 +131,7 @@ class ObjectsMethod(_FieldMethod):
         self._objects = objects
         self._route = route
         self._batch_size = batch_size
+        self._cached = cached
         self.inputs = objects.paths
         # A route that does not fit the configuration is refused here, once, and not at every sample.
         extractor.prepare_objects(np.zeros((8, 8, 3), np.uint8), np.zeros((0, 4)), [], route)
@@ -132,9 +142,9 @@ class ObjectsMethod(_FieldMethod):
         objects = self._objects.read(item.values, (height, width))
         usable = _overlaps_image(objects.boxes, (height, width))
         kept = np.flatnonzero(usable)
-        views = self._extractor.prepare_objects(
-            image, objects.boxes[kept], [objects.masks[index] for index in kept], self._route
-        )
+        boxes, masks = objects.boxes[kept], [objects.masks[index] for index in kept]
+        content_hash = _content_hash(item, self._cached)
+        views = self._extractor.prepare_objects(image, boxes, masks, self._route, content_hash=content_hash)
         complaint = None
         if not usable.all():
             complaint = (
@@ -248,18 +258,27 @@ class TokenMaskMethod(_MaskMethod):
     Args:
         extractor: its foreground finds the patches.
         field, store, num_workers, config: as for :class:`PixelMaskMethod`.
+        cached: whether the extractor has a token cache.
     """
 
     def __init__(
-        self, extractor: FFAExtractor, field: str, store: MaskStore, num_workers: int, config: Mapping[str, Any]
+        self,
+        extractor: FFAExtractor,
+        field: str,
+        store: MaskStore,
+        num_workers: int,
+        config: Mapping[str, Any],
+        cached: bool = False,
     ) -> None:
         super().__init__(field, store, num_workers, extractor.config_dict() | dict(config))
+        self._cached = cached
         self._extractor = extractor
 
     def prepare(self, item: SampleItem) -> _PreparedTokens:
         image_hw = image_size(item.filepath)
         image = decode_image(item.filepath, min_side=self._extractor.decode_min_side)
-        return _PreparedTokens(item.id, self._extractor.prepare(image, image_hw=image_hw))
+        content_hash = _content_hash(item, self._cached)
+        return _PreparedTokens(item.id, self._extractor.prepare(image, None, content_hash, image_hw))
 
     def run(self, batch: Sequence[_PreparedTokens]) -> list[dict[str, Any]]:
         rows = []
@@ -270,6 +289,11 @@ class TokenMaskMethod(_MaskMethod):
             enlarge = partial(_enlarge, coverage, sample.view.geometry)
             rows.append(self._values(sample.sample_id, fraction, enlarge))
         return rows
+
+
+def _content_hash(item: SampleItem, cached: bool) -> str | None:
+    """The key of an image in the token cache; reading the file once more is spared where there is no cache."""
+    return file_digest(item.filepath) if cached else None
 
 
 def _enlarge(coverage: np.ndarray, geometry: Geometry) -> np.ndarray:

@@ -353,6 +353,24 @@ def test_options_that_cannot_work_are_named_before_anything_is_written(fo_datase
     assert set(dataset.get_field_schema(flat=True)) == before
 
 
+def test_cached_tokens_serve_other_settings_without_the_encoder(
+    fo_dataset, photos, ffa, tiny_model, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("SELFSAME_HOME", str(tmp_path / "home"))
+    paths = photos(3)
+    dataset = fo_dataset(paths)
+    ffa(dataset, cache_tokens=True)
+    encoder = type(load_backbone(tiny_model, device="cpu"))
+    monkeypatch.setattr(encoder, "tokens", lambda *_, **__: pytest.fail("the encoder was used"))
+
+    summary = ffa(dataset, cache_tokens=True, pooling="cls")
+
+    monkeypatch.undo()
+    assert summary.counts["done"] == 3
+    expected = slow_vectors(paths, tiny_model, pooling="cls")
+    np.testing.assert_allclose(np.stack(dataset.values("ffa")), expected, atol=2e-3)
+
+
 def test_a_model_that_is_not_there_is_explained(fo_dataset, photos, ffa):
     with pytest.raises((ModelError, ConfigError), match="/no/such/model"):
         ffa(fo_dataset(photos(1)), model="/no/such/model")

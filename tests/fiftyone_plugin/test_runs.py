@@ -1,6 +1,5 @@
 """Run records: what they hold, who may replace them, and that any process can read them without this package."""
 
-import os
 import subprocess
 import sys
 
@@ -115,19 +114,9 @@ def test_a_process_without_this_package_can_read_the_record(fo_dataset, tmp_path
         " 'load_run_view') else 1)\n"
     )
 
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=same_database()
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
 
     assert "READ fiftyone.core.runs compute_ffa 2 x 1" in done.stdout, done.stderr
-
-
-def same_database():
-    """Environment of a process that uses this test's database server."""
-    import fiftyone.core.odm.database as food
-
-    address = food.get_db_conn().client.address
-    return os.environ | {"FIFTYONE_DATABASE_URI": f"mongodb://{address[0]}:{address[1]}"}
 
 
 def test_the_summary_reads_as_a_sentence():
