@@ -12,7 +12,6 @@ from fiftyone.operators import execution_cache, types
 from ..brain.errors import ConfigError, SelfsameError
 from ..brain.paths import models_dir
 from .dataset_io import check_field_name, image_samples
-from .label_inputs import FIELD_PREFIX
 
 # Stands for "leave it to the computation": the operators do not pass it on.
 AUTO = "auto"
@@ -221,6 +220,7 @@ def _local_folders() -> list[str]:
 def choose_foreground(ctx: Any, inputs: types.Object, preset: str) -> None:
     """What counts as foreground: a method, a label field of the dataset, or everything."""
     from ..brain.ffa_config import ffa_preset
+    from .label_inputs import FIELD_PREFIX
 
     label, description = FOREGROUND_CHOICES[ffa_preset(preset).foreground]
     choices = [(AUTO, f"Default: {label}", description)]

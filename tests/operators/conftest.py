@@ -73,3 +73,36 @@ def vector_dataset(dataset):
     vectors = np.array([[1, 0, 0], [1, 0, 0], [0.98, 0.2, 0], [0, 0, 1]], np.float32)
     dataset.set_values("ffa", list(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
     return dataset
+
+
+@pytest.fixture
+def form():
+    """``form(operator, ctx)``: the form that the App shows, as JSON by property."""
+    return lambda operator, ctx: operator.resolve_type(ctx, "inputs").to_json()["type"]["properties"]
+
+
+@pytest.fixture
+def notices():
+    """``notices(form)``: all sentences that a form shows besides its fields."""
+
+    def join(properties):
+        views = [prop["view"] for prop in properties.values()]
+        return " ".join(view["label"] for view in views if view["name"] in ("Notice", "Error"))
+
+    return join
+
+
+@pytest.fixture
+def run_in_app():
+    """``run_in_app(operator, ctx)``: the requests that the App gets, and the result that it shows in the end."""
+
+    def run(operator, ctx):
+        messages = [message.to_json() for message in operator.execute(ctx)]
+        requests = [message["body"] for message in messages if message["cls"] == "InvocationRequest"]
+        assert len(requests) == len(messages)
+        if not requests[-1]["operator_uri"].endswith("show_output"):
+            return requests, None
+        shown = requests.pop()["params"]
+        return requests, shown["results"] | {"form": shown["outputs"]["type"]["properties"]}
+
+    return run

@@ -10,29 +10,6 @@ PLUGIN = "@selfsame/curation"
 URI = f"{PLUGIN}/find_duplicates"
 
 
-def form(operator, ctx):
-    """The form that the App shows, as JSON by property."""
-    return operator.resolve_type(ctx, "inputs").to_json()["type"]["properties"]
-
-
-def notices(properties):
-    """All sentences that a form shows besides its fields."""
-    return " ".join(
-        str(prop["view"]["label"]) for prop in properties.values() if prop["view"]["name"] in ("Notice", "Error")
-    )
-
-
-def run_in_app(operator, ctx):
-    """What the App gets from an operator: the requests to itself, and the result that it shows in the end."""
-    messages = [message.to_json() for message in operator.execute(ctx)]
-    requests = [message["body"] for message in messages if message["cls"] == "InvocationRequest"]
-    assert len(requests) == len(messages)
-    if not requests[-1]["operator_uri"].endswith("show_output"):
-        return requests, None
-    shown = requests.pop()["params"]
-    return requests, shown["results"] | {"form": shown["outputs"]["type"]["properties"]}
-
-
 def names(requests):
     return [request["operator_uri"].split("/")[-1] for request in requests]
 
@@ -43,24 +20,24 @@ def names(requests):
 @pytest.mark.parametrize(
     "name", ["find_duplicates", "show_duplicate_groups", "tag_duplicates", "find_exact_duplicates"]
 )
-def test_an_empty_dataset_is_refused_in_the_form(operator, request_of, fo_dataset, name):
+def test_an_empty_dataset_is_refused_in_the_form(operator, request_of, fo_dataset, name, form, notices):
     properties = form(operator(name), request_of(fo_dataset()))
     assert properties["problem"]["invalid"]
     assert "no images" in notices(properties)
 
 
-def test_without_a_dataset_the_form_says_so(operator, request_of):
+def test_without_a_dataset_the_form_says_so(operator, request_of, form, notices):
     properties = form(operator("undo_duplicate_tags"), request_of(None))
     assert "Open a dataset" in notices(properties)
 
 
-def test_without_vectors_the_form_says_what_to_run_first(operator, request_of, dataset):
+def test_without_vectors_the_form_says_what_to_run_first(operator, request_of, dataset, form, notices):
     properties = form(operator("find_duplicates"), request_of(dataset))
     assert properties["problem"]["invalid"]
     assert "Compute FFA embeddings" in notices(properties)
 
 
-def test_the_form_counts_vectors_and_suggests_a_threshold(operator, request_of, vector_dataset):
+def test_the_form_counts_vectors_and_suggests_a_threshold(operator, request_of, vector_dataset, form, notices):
     vector_dataset.first().clear_field("ffa")
     vector_dataset.set_values("ffa", {vector_dataset.first().id: None}, key_field="id")
     properties = form(operator("find_duplicates"), request_of(vector_dataset))
@@ -70,12 +47,12 @@ def test_the_form_counts_vectors_and_suggests_a_threshold(operator, request_of, 
     assert "source" not in properties
 
 
-def test_mutual_neighbours_bring_in_their_number(operator, request_of, vector_dataset):
+def test_mutual_neighbours_bring_in_their_number(operator, request_of, vector_dataset, form):
     properties = form(operator("find_duplicates"), request_of(vector_dataset, {"method": "mutual_knn"}))
     assert properties["k"]["default"] == 10
 
 
-def test_a_key_of_another_computation_is_refused(operator, request_of, vector_dataset):
+def test_a_key_of_another_computation_is_refused(operator, request_of, vector_dataset, form):
     foo.get_operator(f"{PLUGIN}/find_exact_duplicates")(vector_dataset, "taken")
     properties = form(operator("find_duplicates"), request_of(vector_dataset, {"key": "taken"}))
     assert properties["key"]["invalid"]
@@ -83,19 +60,21 @@ def test_a_key_of_another_computation_is_refused(operator, request_of, vector_da
 
 
 @pytest.mark.parametrize("bad", ["two words", "id", "1st"])
-def test_a_key_that_cannot_be_a_field_name_is_refused(operator, request_of, vector_dataset, bad):
+def test_a_key_that_cannot_be_a_field_name_is_refused(operator, request_of, vector_dataset, bad, form):
     properties = form(operator("find_duplicates"), request_of(vector_dataset, {"key": bad}))
     assert properties["key"]["invalid"]
 
 
-def test_the_chooser_of_the_target_appears_with_a_view_and_a_selection(operator, request_of, vector_dataset):
+def test_the_chooser_of_the_target_appears_with_a_view_and_a_selection(operator, request_of, vector_dataset, form):
     view = vector_dataset.limit(3)
     ctx = request_of(vector_dataset, view=view, selected=[vector_dataset.first().id])
     properties = form(operator("find_duplicates"), ctx)
     assert properties["view_target"]["type"]["values"] == ["DATASET", "CURRENT_VIEW", "SELECTED_SAMPLES"]
 
 
-def test_counts_follow_the_chosen_target_also_while_a_prompt_is_open(operator, request_of, vector_dataset):
+def test_counts_follow_the_chosen_target_also_while_a_prompt_is_open(
+    operator, request_of, vector_dataset, form, notices
+):
     def count(target):
         ctx = request_of(vector_dataset, {"view_target": target}, view=vector_dataset.limit(3), prompt_id="one prompt")
         return notices(form(operator("find_duplicates"), ctx))
@@ -105,7 +84,7 @@ def test_counts_follow_the_chosen_target_also_while_a_prompt_is_open(operator, r
     assert "3 images" in count("CURRENT_VIEW")
 
 
-def test_counts_are_remembered_only_while_a_prompt_is_open(operator, request_of, vector_dataset):
+def test_counts_are_remembered_only_while_a_prompt_is_open(operator, request_of, vector_dataset, form, notices):
     find = operator("find_duplicates")
     assert "4 images" in notices(form(find, request_of(vector_dataset, prompt_id="a")))
     vector_dataset.delete_samples([vector_dataset.last().id])
@@ -114,7 +93,7 @@ def test_counts_are_remembered_only_while_a_prompt_is_open(operator, request_of,
     assert "3 images" in notices(form(find, request_of(vector_dataset)))
 
 
-def test_kept_pairs_let_the_threshold_move_with_live_counts(operator, request_of, vector_dataset):
+def test_kept_pairs_let_the_threshold_move_with_live_counts(operator, request_of, vector_dataset, form, notices):
     find = operator("find_duplicates")
     find(vector_dataset, threshold=0.95)
     offered = form(find, request_of(vector_dataset))
@@ -125,14 +104,16 @@ def test_kept_pairs_let_the_threshold_move_with_live_counts(operator, request_of
     assert "method" not in moved
 
 
-def test_a_threshold_below_the_kept_pairs_is_refused(operator, request_of, vector_dataset):
+def test_a_threshold_below_the_kept_pairs_is_refused(operator, request_of, vector_dataset, form):
     find = operator("find_duplicates")
     find(vector_dataset, threshold=0.95)
     prop = form(find, request_of(vector_dataset, {"source": "pairs", "threshold": -0.9}))["threshold"]
     assert prop["type"]["min"] > -0.9
 
 
-def test_show_and_tag_forms_offer_the_finished_searches_latest_first(operator, request_of, vector_dataset):
+def test_show_and_tag_forms_offer_the_finished_searches_latest_first(
+    operator, request_of, vector_dataset, form, notices
+):
     foo.get_operator(f"{PLUGIN}/find_exact_duplicates")(vector_dataset)
     operator("find_duplicates")(vector_dataset, threshold=0.95)
     shown = form(operator("show_duplicate_groups"), request_of(vector_dataset))
@@ -147,7 +128,9 @@ def test_show_and_tag_forms_offer_the_finished_searches_latest_first(operator, r
     assert "drop_duplicates" in tags["action"]["type"]["values"]
 
 
-def test_undo_is_refused_until_there_are_tags_and_then_says_what_it_takes_back(operator, request_of, vector_dataset):
+def test_undo_is_refused_until_there_are_tags_and_then_says_what_it_takes_back(
+    operator, request_of, vector_dataset, form, notices
+):
     undo = operator("undo_duplicate_tags")
     assert form(undo, request_of(vector_dataset))["problem"]["invalid"]
     operator("find_duplicates")(vector_dataset, threshold=0.95)
@@ -155,7 +138,7 @@ def test_undo_is_refused_until_there_are_tags_and_then_says_what_it_takes_back(o
     assert "marked 1 images to keep and 2 to drop" in notices(form(undo, request_of(vector_dataset)))
 
 
-def test_patches_are_refused_with_advice(operator, request_of, vector_dataset):
+def test_patches_are_refused_with_advice(operator, request_of, vector_dataset, form, notices):
     sample = vector_dataset.first()
     sample["objects"] = fo.Detections(detections=[fo.Detection(label="a", bounding_box=[0, 0, 0.5, 0.5])])
     sample.save()
@@ -182,7 +165,7 @@ def test_buttons_appear_where_they_have_something_to_work_on(operator, request_o
 # ------------------------------------------------------------------------------------------------------- execution
 
 
-def test_the_app_sees_progress_the_reload_and_the_summary(operator, request_of, vector_dataset):
+def test_the_app_sees_progress_the_reload_and_the_summary(operator, request_of, vector_dataset, run_in_app):
     find = operator("find_duplicates")
     requests, result = run_in_app(find, request_of(vector_dataset, {"threshold": 0.95}))
     assert names(requests)[-2:] == ["reload_dataset", "notify"]
@@ -196,7 +179,7 @@ def test_the_app_sees_progress_the_reload_and_the_summary(operator, request_of, 
     assert delegated["type"]["properties"].keys() == result["form"].keys()
 
 
-def test_an_error_is_shown_in_the_app_as_a_sentence(operator, request_of, vector_dataset):
+def test_an_error_is_shown_in_the_app_as_a_sentence(operator, request_of, vector_dataset, run_in_app):
     find = operator("find_duplicates")
     requests, result = run_in_app(find, request_of(vector_dataset, {"embeddings": "nothing"}))
     assert requests[-1]["params"]["variant"] == "error"
@@ -208,7 +191,7 @@ def test_an_error_is_shown_in_the_app_as_a_sentence(operator, request_of, vector
     assert "no such field" in shown["description"]
 
 
-def test_an_unforeseen_fault_is_shown_in_the_app_too(operator, request_of, vector_dataset, monkeypatch):
+def test_an_unforeseen_fault_is_shown_in_the_app_too(operator, request_of, vector_dataset, monkeypatch, run_in_app):
     from fiftyone.plugins.orgs.selfsame.curation.fiftyone_plugin import duplicates
 
     def broken(*_, **__):
@@ -228,7 +211,9 @@ def test_a_request_cannot_set_what_the_form_does_not_offer(operator, request_of,
     assert given == {"key": "x"}
 
 
-def test_options_of_the_collapsed_part_and_weights_reach_the_computation(operator, request_of, vector_dataset):
+def test_options_of_the_collapsed_part_and_weights_reach_the_computation(
+    operator, request_of, vector_dataset, run_in_app
+):
     params = {"threshold": 0.95, "advanced": {"max_diameter": 0.5, "keeper": {"file_size": -1.0, "exposure": None}}}
     run_in_app(operator("find_duplicates"), request_of(vector_dataset, params))
     config = vector_dataset.get_run_info("dup").config.config
@@ -237,7 +222,7 @@ def test_options_of_the_collapsed_part_and_weights_reach_the_computation(operato
     assert config["keeper"]["exposure"] == 1.0
 
 
-def test_moving_the_threshold_in_the_app_does_not_search_again(operator, request_of, vector_dataset):
+def test_moving_the_threshold_in_the_app_does_not_search_again(operator, request_of, vector_dataset, run_in_app):
     find = operator("find_duplicates")
     find(vector_dataset, threshold=0.95)
     vector_dataset.set_values("ffa", list(vector_dataset.values("ffa")))
@@ -245,7 +230,7 @@ def test_moving_the_threshold_in_the_app_does_not_search_again(operator, request
     assert result["counts"]["duplicates"] == 1
 
 
-def test_the_grid_shows_the_groups(operator, request_of, vector_dataset):
+def test_the_grid_shows_the_groups(operator, request_of, vector_dataset, run_in_app):
     operator("find_duplicates")(vector_dataset, threshold=0.95)
     requests, result = run_in_app(operator("show_duplicate_groups"), request_of(vector_dataset))
     assert names(requests)[-1] == "set_view"
@@ -255,14 +240,14 @@ def test_the_grid_shows_the_groups(operator, request_of, vector_dataset):
     assert view.first()["dup_role"] == "keeper"
 
 
-def test_an_empty_grid_is_an_explanation_instead(operator, request_of, vector_dataset):
+def test_an_empty_grid_is_an_explanation_instead(operator, request_of, vector_dataset, run_in_app):
     operator("find_duplicates")(vector_dataset, threshold=0.95)
     requests, result = run_in_app(operator("show_duplicate_groups"), request_of(vector_dataset, {"min_size": 9}))
     assert "set_view" not in names(requests)
     assert "no such group" in result["error"]
 
 
-def test_tags_and_their_undo_through_the_app(operator, request_of, vector_dataset):
+def test_tags_and_their_undo_through_the_app(operator, request_of, vector_dataset, run_in_app):
     operator("find_duplicates")(vector_dataset, threshold=0.95)
     requests, _result = run_in_app(operator("tag_duplicates"), request_of(vector_dataset))
     assert names(requests)[-2:] == ["reload_samples", "notify"]
