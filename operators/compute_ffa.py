@@ -131,8 +131,10 @@ def _followups(ctx, inputs):
     for kind, (label, ticked) in _FOLLOWUPS.items():
         inputs.bool(kind, default=ticked, label=label, view=types.CheckboxView())
         if ctx.params.get(kind, ticked):
+            # No default value: the App would keep the one for the first field name when the user types another.
             key = ctx.params.get(f"{kind}_key") or f"{field}_{kind}"
-            prop = inputs.str(f"{kind}_key", default=key, label="Brain key", description="The name it is stored under")
+            text = f"The name it is stored under. Empty: {field}_{kind}"
+            prop = inputs.str(f"{kind}_key", label="Brain key", description=text)
             forms.require(prop, forms.check_brain_key, ctx.dataset, kind, key, field, _objects_field(ctx))
 
 

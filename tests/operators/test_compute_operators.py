@@ -37,7 +37,7 @@ def test_the_form_of_an_untouched_dataset(operator, request_of, dataset, form, n
     assert "4 images: 4 to compute." in notices(properties)
     assert "untrained" in notices(properties)
     assert properties["model"]["view"]["choices"][0]["label"] == "Default: embedded"
-    assert properties["similarity_key"]["default"] == "ffa_similarity"
+    assert "Empty: ffa_similarity" in properties["similarity_key"]["view"]["description"]
     assert "visualization_key" not in properties
     assert "objects_field" not in properties
     assert properties["advanced"]["view"]["collapsible"]
@@ -125,6 +125,17 @@ def test_videos_and_patches_are_refused_with_advice(operator, request_of, videos
 def test_grouped_datasets_are_counted_over_their_image_slices(operator, request_of, grouped, form, notices):
     ctx = request_of(grouped, {"view_target": "DATASET"}, group_slice="left")
     assert "4 images: 4 to compute" in notices(form(operator("compute_ffa"), ctx))
+
+
+def test_a_brain_key_follows_the_name_of_the_field_and_is_refused_if_taken(operator, request_of, dataset, form):
+    ffa = operator("compute_ffa")
+    ffa(dataset, similarity_key="ffa_similarity", **QUICK)
+    assert not form(ffa, request_of(dataset))["similarity_key"]["invalid"]
+    other = form(ffa, request_of(dataset, {"field": "vec"}))["similarity_key"]
+    assert not other["invalid"]
+    assert "Empty: vec_similarity" in other["view"]["description"]
+    taken = form(ffa, request_of(dataset, {"field": "vec", "similarity_key": "ffa_similarity"}))["similarity_key"]
+    assert "taken by another brain run" in taken["error_message"]
 
 
 def test_every_foreground_method_is_offered(operator, request_of, dataset, form):
