@@ -88,16 +88,15 @@ def load_weights(network: nn.Module, path: Path, *, lenient: bool = False) -> No
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{path}: not a file of weights, or damaged; delete it and download it again ({_first_line(error)})"
-        ) from error
+    except pickle.UnpicklingError as error:
+        # PyTorch's own words advise to load the file all the same, which would run whatever it holds.
+        raise ModelError(f"{path}: holds something else than weights, or is damaged; download it again") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: damaged or not a file of weights; delete it and download it again") from error
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"{path}: weights of another network ({_first_line(error)}); put the right file there"
-        ) from error
+        raise ModelError(f"{path}: weights of another network ({error}); put the right file there") from error
     # A lenient load of a wholly different network would succeed and leave random weights.
     most_missing = _TOLERATED_MISSING * len(network.state_dict()) if lenient else 0
     if len(missing) > most_missing or (unexpected and not lenient):
@@ -125,7 +124,3 @@ def undisturbed() -> Iterator[None]:
     finally:
         random.setstate(state)
         cudnn.deterministic, cudnn.benchmark = flags
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

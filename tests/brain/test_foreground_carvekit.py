@@ -270,7 +270,7 @@ def test_code_in_a_weight_file_is_not_run(tmp_path):
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps(_Bomb(fuse)))
 
     for name in ("zip.pth", "pickle.pth"):
-        with pytest.raises(ModelError, match=f"{name}: not a file of weights"):
+        with pytest.raises(ModelError, match=f"{name}: holds something else than weights"):
             load_weights(torch.nn.Linear(2, 2), tmp_path / name)
 
     assert not fuse.exists()
@@ -281,7 +281,7 @@ def test_a_damaged_weight_file_is_named(tmp_path, content):
     path = tmp_path / "u2net.pth"
     path.write_bytes(content)
 
-    with pytest.raises(ModelError, match=r"u2net\.pth: not a file of weights, or damaged; delete it"):
+    with pytest.raises(ModelError, match=r"u2net\.pth: .*damaged.* download it again"):
         load_weights(torch.nn.Linear(2, 2), path)
 
 
