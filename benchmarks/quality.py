@@ -4,22 +4,20 @@ Each sub-command lives in its own module, which adds its own options.
 """
 
 import argparse
-import importlib
-import importlib.util
 import sys
 
 from ..brain.errors import SelfsameError
+from . import foreground, identity, neardup
 
-COMMANDS = ("identity", "neardup", "foreground")
+COMMANDS = (identity, neardup, foreground)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one sub-command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fiftyone_selfsame.benchmarks.quality", description=__doc__)
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="{" + ",".join(COMMANDS) + "}")
-    for name in COMMANDS:
-        if importlib.util.find_spec(f".{name}", __package__):
-            importlib.import_module(f".{name}", __package__).add_parser(subparsers)
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
     options = parser.parse_args(arguments)
     try:
         options.func(options)

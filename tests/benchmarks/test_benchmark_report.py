@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pytest
+from fiftyone_selfsame.benchmarks.quality import main
 from fiftyone_selfsame.benchmarks.report import emit, format_table
 
 
@@ -43,3 +45,14 @@ def test_the_json_holds_rows_data_settings_and_machine(tmp_path, capsys):
     assert record["machine"]["torch"]
     assert record["machine"]["cpu_count"] >= 1
     assert capsys.readouterr().out.startswith("\nA title\nmethod")
+
+
+@pytest.mark.parametrize("command", ["identity", "neardup", "foreground"])
+def test_every_quality_command_explains_itself_and_takes_data_and_json(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "--data" in text
+    assert "--json" in text
