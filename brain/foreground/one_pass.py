@@ -25,6 +25,8 @@ this method                                                            0.66
 The frame model works because it measures in units of the background's own variation, which for weak features lies
 mostly along the first components (brightness, texture). With strong features the object's direction is among the
 components anyway, and the discriminant finds it. Spectral bipartition also costs ten times more.
+
+Its limit is the boundary prior: an object that fills a corner or much of the frame is taken for background in part.
 """
 
 import hashlib
