@@ -1,6 +1,6 @@
 """Form fields of the duplicate operators: vectors, thresholds with live counts, runs to look at or to tag."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ from fiftyone.operators import types
 
 from ..brain.errors import SelfsameError
 from .dataset_io import image_samples
-from .forms import cached_in_prompt, choose, count_values, name_field, refuse, require
+from .forms import cached_in_prompt, choose, count_values, counted, name_field, refuse, require
 from .runs import list_records, load_record
 
 # Reading this many vectors for a suggestion takes about a second; beyond that the search itself will tell.
@@ -53,7 +53,7 @@ def choose_vectors(ctx: Any, inputs: types.Object) -> str | None:
         refuse(inputs, f"No image here has a vector in {chosen!r}: run “Compute FFA embeddings” on them first.")
         return None
     rest = f"; {total - present:,} without one are left out" if present < total else ""
-    inputs.view("work", types.Notice(label=f"{present:,} images with a vector will be compared{rest}."))
+    inputs.view("work", types.Notice(label=f"{counted(present, 'image')} with a vector will be compared{rest}."))
     return chosen
 
 
@@ -107,7 +107,7 @@ def choose_threshold_of(ctx: Any, inputs: types.Object, key: str) -> None:
     """The threshold of a finished search, movable as far as its pairs reach, and what there would be at it."""
     present = _preview(ctx, key, None)
     if present["threshold"] is None:
-        inputs.view("groups", types.Notice(label=_groups_text(present)))
+        inputs.view("groups", types.Notice(label=_preview_text(present)))
         return
     lowest, chosen = present["lowest"], ctx.params.get("threshold")
     prop = inputs.float(
@@ -123,7 +123,7 @@ def choose_threshold_of(ctx: Any, inputs: types.Object, key: str) -> None:
     except SelfsameError as error:
         prop.invalid, prop.error_message = True, str(error)
         return
-    inputs.view("groups", types.Notice(label=_groups_text(counts)))
+    inputs.view("groups", types.Notice(label=_preview_text(counts)))
 
 
 @cached_in_prompt
@@ -133,10 +133,16 @@ def _preview(ctx: Any, key: str, threshold: float | None) -> dict[str, Any]:
     return preview_counts(ctx.dataset, key, threshold)
 
 
-def _groups_text(counts: dict[str, Any]) -> str:
-    at = "" if counts["threshold"] is None else f" at {counts['threshold']:.4f}"
-    text = f"{counts['groups']:,} groups{at}: {counts['duplicates']:,} duplicates, largest group {counts['largest']:,}"
-    return f"{text} (before large groups are split)." if counts["approximate"] else f"{text}."
+def _preview_text(counts: dict[str, Any]) -> str:
+    at = "" if counts["threshold"] is None else f"At {counts['threshold']:.4f}: "
+    split = " (before chains are cut)" if counts["approximate"] else ""
+    return f"{at}{groups_text(counts)}{split}."
+
+
+def groups_text(counts: Mapping[str, int]) -> str:
+    """The counts of a duplicate search in words."""
+    groups, duplicates = counted(counts.get("groups", 0), "group"), counted(counts.get("duplicates", 0), "duplicate")
+    return f"{groups} with {duplicates}, the largest of {counted(counts.get('largest', 0), 'image')}"
 
 
 def duplicate_runs(dataset: fo.Dataset | None) -> list[str]:
@@ -223,6 +229,6 @@ def choose_undo(ctx: Any, inputs: types.Object) -> None:
     key = choose_run(inputs, ctx.params.get("key"), list(actions), "There are no tags of “Tag duplicates” to undo.")
     if key:
         counts = actions[key]["counts"]
-        text = f"The last tagging marked {counts['keep']:,} images to keep and {counts['drop']:,} to drop"
+        text = f"The last tagging marked {counted(counts['keep'], 'image')} to keep and {counts['drop']:,} to drop"
         when = actions[key]["timestamp"].strftime("%Y-%m-%d %H:%M UTC")
         inputs.view("action", types.Notice(label=f"{text} ({when}). Tags given by hand stay."))

@@ -96,12 +96,17 @@ def count_values(ctx: Any, path: str) -> int:
 def show_work(ctx: Any, inputs: types.Object, path: str, error_field: str, total: int, thing: str) -> None:
     """Says how much there is to do: what has a result, what has none, and what failed before."""
     present, failed = count_values(ctx, path), count_values(ctx, error_field)
-    text = f"{total:,} {thing}: {total - present:,} to compute"
+    text = f"{counted(total, thing)}: {total - present:,} to compute"
     if present:
         text += f", {present:,} have a result already, which is kept if its file and settings have not changed"
     if failed:
         text += f"; {failed:,} failed last time and will be tried again"
     inputs.view("work", types.Notice(label=f"{text}."))
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things in words: ``1 image``, ``1,234 images``."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def choose(
@@ -121,7 +126,7 @@ def choose(
         view: radio buttons, dropdown ...
         **options: label and description of the field.
     """
-    shown = view()
+    shown = view(orientation="vertical")
     for value, label, description in choices:
         shown.add_choice(value, label=label, description=description)
     return inputs.enum(name, shown.values(), default=default, view=shown, **options)

@@ -11,7 +11,7 @@ from fiftyone.operators import types
 from fiftyone.operators.message import GeneratedMessage
 
 from ..brain.errors import ConfigError, SelfsameError
-from ..fiftyone_plugin.forms import AUTO
+from ..fiftyone_plugin import duplicate_forms, forms
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class CurationOperator(foo.Operator):
     def arguments(self, ctx: Any) -> dict[str, Any]:
         """The options that the form or the request sets; what is left empty is left to the function's defaults."""
         given = flat_params(ctx)
-        return {name: given[name] for name in self.options if given.get(name) not in (None, "", AUTO)}
+        return {name: given[name] for name in self.options if given.get(name) not in (None, "", forms.AUTO)}
 
     def run(self, ctx: Any, start: Callable[[], Steps], finish: Callable[[Any], Messages]) -> Messages | dict[str, Any]:
         """Does the work of the operator, in the way that the caller can follow.
@@ -105,8 +105,6 @@ class CurationOperator(foo.Operator):
         except Exception as error:
             logger.exception("operator %s failed", self.uri)
             result = {"error": f"{type(error).__name__}: {error} (the log of the App's server has the details)"}
-        if "error" in result:
-            yield ctx.ops.notify(result["error"], variant="error")
         if result:
             # In place of the progress bar; a result of the stream would open a second dialog beneath it.
             yield ctx.ops.show_output(outputs=self.summary_form(result).to_json(), results=result)
@@ -129,9 +127,14 @@ def flat_params(ctx: Any) -> dict[str, Any]:
 
 def announce_groups(ctx: Any, summary: Any) -> Messages:
     """Tells the App about the outcome of a duplicate search."""
-    groups, duplicates = (summary.counts.get(name, 0) for name in ("groups", "duplicates"))
     yield ctx.ops.reload_dataset()
-    yield ctx.ops.notify(f"{groups:,} groups with {duplicates:,} duplicates", variant="success")
+    yield ctx.ops.notify(duplicate_forms.groups_text(summary.counts), variant="success")
+
+
+def show_fields(ctx: Any, *paths: str) -> Messages:
+    """Ticks fields in the App's sidebar, besides those that are ticked, so that the grid shows their values."""
+    active = ctx.active_fields or []
+    yield ctx.ops.set_active_fields([*active, *(path for path in paths if path not in active)])
 
 
 def _from_app(ctx: Any) -> bool:
@@ -171,7 +174,7 @@ def _as_result(summary: Any) -> dict[str, Any]:
         return {}
     failed = [f"{sample_id}: {reason}" for sample_id, reason in list(summary.failed.items())[:_FAILURES_SHOWN]]
     return {
-        "summary": str(summary).splitlines()[0],
+        "summary": str(summary).splitlines()[0].removeprefix(f"{summary.method}: "),
         "counts": dict(summary.counts),
         "seconds": round(summary.seconds, 2),
         "images_per_second": round(summary.images_per_second, 2),

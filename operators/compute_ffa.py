@@ -83,7 +83,9 @@ class ComputeFFA(CurationOperator):
 
         def finish(summary):
             yield ctx.ops.reload_dataset()
-            yield ctx.ops.notify(f"{summary.counts['done']:,} images have new FFA vectors", variant="success")
+            yield ctx.ops.notify(
+                f"Vectors of {forms.counted(summary.counts['done'], 'image')} are ready", variant="success"
+            )
 
         return self.run(ctx, start, finish)
 
@@ -110,9 +112,9 @@ def _what_and_where(ctx, inputs, total):
     if usable and objects_field:
         root = f"{objects_field}.detections"
         n_objects = forms.count_values(ctx, root)
-        forms.show_work(ctx, inputs, f"{root}.{field}", f"{objects_field}_{field}_error", n_objects, "objects")
+        forms.show_work(ctx, inputs, f"{root}.{field}", f"{objects_field}_{field}_error", n_objects, "object")
     elif usable:
-        forms.show_work(ctx, inputs, field, f"{field}_error", total, "images")
+        forms.show_work(ctx, inputs, field, f"{field}_error", total, "image")
 
 
 def _how(ctx, inputs):

@@ -5,7 +5,7 @@ from fiftyone import Segmentation
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import forms
-from .base import CurationOperator
+from .base import CurationOperator, show_fields
 
 _LABEL = "Compute foreground masks"
 
@@ -47,7 +47,7 @@ class ComputeForeground(CurationOperator):
                 ctx, inputs, "field", "foreground", Segmentation, label="Field", description="Where the masks go"
             )
             if usable:
-                forms.show_work(ctx, inputs, field, f"{field}_error", total, "images")
+                forms.show_work(ctx, inputs, field, f"{field}_error", total, "image")
             methods = [(name, label, text) for name, (label, text) in forms.FOREGROUND_CHOICES.items()]
             method = ctx.params.get("method", "one_pass")
             forms.choose(inputs, "method", methods, default="one_pass", label="Method")
@@ -64,7 +64,10 @@ class ComputeForeground(CurationOperator):
 
         def finish(summary):
             yield ctx.ops.reload_dataset()
-            yield ctx.ops.notify(f"Foreground masks of {summary.counts['done']:,} images are ready", variant="success")
+            yield from show_fields(ctx, self.arguments(ctx).get("field", "foreground"))
+            yield ctx.ops.notify(
+                f"Masks of {forms.counted(summary.counts['done'], 'image')} are ready", variant="success"
+            )
 
         return self.run(ctx, start, finish)
 

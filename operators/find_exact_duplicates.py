@@ -40,7 +40,7 @@ class FindExactDuplicates(CurationOperator):
             forms.choose(inputs, "by", choices, default="pixels", view=types.RadioGroup, label="Count as identical")
             key, usable = duplicate_forms.duplicate_key(ctx, inputs, "exact", "find_exact_duplicates")
             if usable:
-                forms.show_work(ctx, inputs, f"{key}_digest", f"{key}_error", total, "images")
+                forms.show_work(ctx, inputs, f"{key}_digest", f"{key}_error", total, "image")
             advanced = forms.advanced_options(inputs)
             duplicate_forms.keeper_weights(advanced)
             forms.choose_workers(advanced)

@@ -5,7 +5,7 @@ from fiftyone.operators import types
 
 from ..brain.errors import ConfigError
 from ..fiftyone_plugin import duplicate_forms, forms
-from .base import CurationOperator
+from .base import CurationOperator, show_fields
 
 _LABEL = "Show duplicate groups"
 
@@ -69,6 +69,8 @@ class ShowDuplicateGroups(CurationOperator):
 
         def finish(_):
             yield ctx.ops.reload_dataset()
+            key = self.arguments(ctx)["key"]
+            yield from show_fields(ctx, f"{key}_group", f"{key}_role")
             yield ctx.ops.set_view(view=shown[0])
 
         return self.run(ctx, start, finish)

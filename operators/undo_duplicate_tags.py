@@ -3,7 +3,7 @@
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from ..fiftyone_plugin import duplicate_forms
+from ..fiftyone_plugin import duplicate_forms, forms
 from .base import CurationOperator
 
 _LABEL = "Undo duplicate tags"
@@ -43,7 +43,7 @@ class UndoDuplicateTags(CurationOperator):
 
         def finish(summary):
             yield ctx.ops.reload_samples()
-            yield ctx.ops.notify(f"{summary.counts['untagged']:,} tags were taken back", variant="success")
+            yield ctx.ops.notify(f"{forms.counted(summary.counts['untagged'], 'tag')} taken back", variant="success")
 
         return self.run(ctx, start, finish)
 
