@@ -109,8 +109,13 @@ class FFAExtractor:
 
     @property
     def decode_min_side(self) -> int | None:
-        """``min_side`` for :func:`decode_image`: for whole images, JPEGs at reduced scale are enough."""
-        return _DECODE_FACTOR * self.size if self.config.fast_decode else None
+        """``min_side`` for :func:`decode_image`: for whole images, JPEGs at reduced scale are enough.
+
+        Not for a foreground that works in pixels of the full picture.
+        """
+        if not self.config.fast_decode or (self._pixels is not None and self._pixels.full_scale):
+            return None
+        return _DECODE_FACTOR * self.size
 
     def config_dict(self) -> dict[str, Any]:
         """Everything that the vectors depend on besides the image, as JSON-able provenance."""

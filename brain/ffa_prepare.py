@@ -87,7 +87,7 @@ def prepare_view(
     # The class token of the untouched picture does not depend on any mask: spare the work of finding one.
     wanted = config.pooling == "patch" or config.encode == "cutout"
     if foreground is not None and wanted:
-        if getattr(foreground, "in_worker", False):
+        if foreground.in_worker:
             return apply_mask(view, foreground.masks([view.image])[0], config)
         canvas = view.original() if config.encode == "original" else None
         return replace(_prepared(view, canvas, None), waiting=replace(view, canvas=canvas))

@@ -20,7 +20,7 @@ from .label_inputs import DetectionsInput, ForegroundInput
 from .mask_store import MaskStore
 
 # A pixel or patch is foreground when at least half of it is.
-_THRESHOLD = 0.5
+THRESHOLD = 0.5
 
 
 class _FieldMethod:
@@ -222,7 +222,7 @@ class PixelMaskMethod(_MaskMethod):
         own = {"foreground": foreground.name, "foreground_hash": foreground.weights_hash}
         super().__init__(field, store, num_workers, own | dict(config))
         self._foreground = foreground
-        self._in_worker = getattr(foreground, "in_worker", False)
+        self._in_worker = foreground.in_worker
 
     def prepare(self, item: SampleItem) -> _PreparedPixels:
         image = decode_image(item.filepath)
@@ -237,7 +237,7 @@ class PixelMaskMethod(_MaskMethod):
         rows = []
         for sample, soft in zip(batch, masks, strict=True):
             # A bool mask takes a quarter of the soft one's memory while it waits to be written.
-            hard = soft >= _THRESHOLD
+            hard = soft >= THRESHOLD
             rows.append(self._values(sample.sample_id, float(soft.mean()), lambda hard=hard: hard))
         return rows
 
@@ -283,11 +283,9 @@ class TokenMaskMethod(_MaskMethod):
     def run(self, batch: Sequence[_PreparedTokens]) -> list[dict[str, Any]]:
         rows = []
         for sample, result in zip(batch, self._extractor.embed([sample.view for sample in batch]), strict=True):
-            # Where nothing was found, the extractor averages all patches: as a mask, that is an empty one.
-            coverage = np.zeros_like(result.coverage) if result.fallback else result.coverage
             fraction = 0.0 if result.fallback else result.foreground_fraction
-            enlarge = partial(_enlarge, coverage, sample.view.geometry)
-            rows.append(self._values(sample.sample_id, fraction, enlarge))
+            make_mask = partial(mask_from_patches, found_coverage(result), sample.view.geometry)
+            rows.append(self._values(sample.sample_id, fraction, make_mask))
         return rows
 
 
@@ -296,8 +294,14 @@ def _content_hash(item: SampleItem, cached: bool) -> str | None:
     return file_digest(item.filepath) if cached else None
 
 
-def _enlarge(coverage: np.ndarray, geometry: Geometry) -> np.ndarray:
-    return patches_to_mask(coverage, geometry) >= _THRESHOLD
+def found_coverage(result: FFAResult) -> np.ndarray:
+    """``(h, w)`` share of foreground per patch: 0 where none was found and the extractor averaged all patches."""
+    return np.zeros_like(result.coverage) if result.fallback else result.coverage
+
+
+def mask_from_patches(coverage: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """``(H, W)`` bool mask of the size of the image, from the ``(h, w)`` coverage of its patches."""
+    return patches_to_mask(coverage, geometry) >= THRESHOLD
 
 
 def _vector_fields(path: str, thing: str) -> dict[str, FieldSpec]:

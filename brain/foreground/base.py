@@ -12,10 +12,14 @@ class PixelForeground(Protocol):
     Attributes:
         name: the method's name as stored in provenance.
         weights_hash: hash of weights and settings.
+        in_worker: whether it needs no device and belongs into the threads that decode.
+        full_scale: whether its masks depend on the scale at which the picture was decoded.
     """
 
     name: str
     weights_hash: str
+    in_worker: bool
+    full_scale: bool
 
     def masks(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """Soft masks ``(H, W)`` float32 in [0, 1], one per ``(H, W, 3)`` uint8 image, of the image's own size."""

@@ -102,6 +102,11 @@ class CarveKit:
         ModelError: CarveKit is not installed, or weights are missing or broken; the message says what to do.
     """
 
+    in_worker = False
+
+    # The radii of the trimap are pixels of the original picture.
+    full_scale = True
+
     def __init__(
         self,
         config: CarveKitConfig | None = None,
@@ -125,8 +130,8 @@ class CarveKit:
     def masks(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """Soft alpha ``(H, W)`` float32 in [0, 1], one per ``(H, W, 3)`` uint8 image.
 
-        As in CarveKit, alpha below 0.3 is 0. The trimap's radii are pixels of the picture as it is given: decode it at
-        full scale for the masks that CarveKit itself would make.
+        As in CarveKit, alpha below 0.3 is 0. The trimap's radii are pixels of the picture as it is given: only at full
+        scale are the masks those that CarveKit itself would make.
         """
         pictures = [_enlarged(Image.fromarray(image)) for image in images]
         if not pictures:

@@ -66,6 +66,7 @@ class GrabCut:
 
     # Needs no device and releases the interpreter lock: belongs into the threads that decode.
     in_worker = True
+    full_scale = False
 
     def __init__(self, config: GrabCutConfig | None = None) -> None:
         self.config = config or GrabCutConfig()

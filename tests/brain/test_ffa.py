@@ -40,8 +40,8 @@ class GivenPixels:
 
     name, weights_hash = "given", "def"
 
-    def __init__(self, mask, in_worker=False):
-        self.mask, self.in_worker, self.asked = mask, in_worker, []
+    def __init__(self, mask, in_worker=False, full_scale=False):
+        self.mask, self.in_worker, self.full_scale, self.asked = mask, in_worker, full_scale, []
 
     def masks(self, images):
         self.asked.append(len(images))
@@ -393,6 +393,13 @@ def test_a_picture_decoded_at_reduced_scale_keeps_the_geometry_of_the_full_one()
     assert reduced.geometry == extractor.prepare(full).geometry
     assert extractor.decode_min_side == 64
     assert FFAExtractor(ReadableBackbone(), None, FFAConfig(fast_decode=False)).decode_min_side is None
+
+
+def test_a_foreground_that_depends_on_the_scale_gets_every_pixel():
+    mask = np.ones((8, 8))
+
+    assert FFAExtractor(ReadableBackbone(), GivenPixels(mask)).decode_min_side == 64
+    assert FFAExtractor(ReadableBackbone(), GivenPixels(mask, full_scale=True)).decode_min_side is None
 
 
 def test_provenance_names_everything_that_vectors_depend_on():

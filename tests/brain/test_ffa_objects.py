@@ -34,6 +34,7 @@ class BrightPixels:
     """A pixel foreground: everything that is not black."""
 
     name, weights_hash = "bright", "def"
+    in_worker, full_scale = False, False
 
     def __init__(self):
         self.asked = []
