@@ -91,6 +91,14 @@ class FFAPreset:
     backbone: str | None
     foreground: str
 
+    def config_with(self, **options: Any) -> FFAConfig:
+        """The configuration with some options changed; those that are None stay as they are.
+
+        Raises:
+            ConfigError: an option cannot work.
+        """
+        return replace(self.config, **{name: value for name, value in options.items() if value is not None})
+
 
 # "paper" is the pipeline as published, in the variant that encodes the cut-out (the release's Crop-Feat).
 PRESETS: dict[str, FFAPreset] = {

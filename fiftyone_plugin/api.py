@@ -1,9 +1,10 @@
-"""The plain functions of the package, one per operator; imported on first use, because they bring in torch."""
+"""What the package offers to Python: a function per operator, and the FFA model; imported on first use with torch."""
 
 from importlib import import_module
 
-# Function name → the module of this package that defines it.
+# Name → the module of this package that defines it.
 _HOMES = {
+    "FFAModel": "model",
     "compute_ffa": "compute",
     "compute_foreground": "compute",
     "find_duplicates": "duplicates",

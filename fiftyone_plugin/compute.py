@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import fiftyone.core.collections as foc
 import fiftyone.core.view as fov
@@ -195,8 +195,7 @@ def compute_ffa_steps(
     key = run_key or run_key_for(f"{objects_field}_{field}" if objects_field else field)
     check_run_key(samples, key, "compute_ffa")
     chosen = ffa_preset(preset)
-    overrides = {"encode": encode, "pooling": pooling, "weights": weights, "resize": resize, "size": size}
-    config = replace(chosen.config, **{name: value for name, value in overrides.items() if value is not None})
+    config = chosen.config_with(encode=encode, pooling=pooling, weights=weights, resize=resize, size=size)
     foreground = foreground or chosen.foreground
     total = samples.count()
     if not total:

@@ -299,4 +299,10 @@ def model_options(inputs: types.Object) -> None:
     choose(inputs, "precision", formats, default=AUTO, label="Number format")
     inputs.int("batch_size", min=1, label="Images per batch", description="Empty: chosen by device")
     choose_workers(inputs)
+    inputs.bool(
+        "cache_tokens",
+        default=False,
+        label="Keep the encoder's tokens on disk",
+        description="Other settings on the same images then need no encoder; about half a megabyte per image",
+    )
     run_options(inputs)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import fiftyone as fo
@@ -17,9 +17,9 @@ from ..brain.backbones import default_backbone_name, load_backbone
 from ..brain.errors import ConfigError
 from ..brain.ffa import FFAExtractor, PreparedImage, ffa_preset
 from ..brain.foreground import load_foreground
-from ..brain.geometry import patches_to_mask
 from ..brain.images import decode_image, image_size
 from .mask_store import FOREGROUND
+from .methods import THRESHOLD, found_coverage, mask_from_patches
 
 # Options of `compute_ffa` that also make sense for a model, with the same meaning and defaults.
 _FFA_OPTIONS = ("encode", "pooling", "weights", "resize", "size")
@@ -93,8 +93,7 @@ class FFAModel(fom.Model, fom.EmbeddingsMixin, fom.SupportsGetItem):
     def __init__(self, config: FFAModelConfig) -> None:
         self.config = config
         chosen = ffa_preset(config.preset)
-        options = {name: getattr(config, name) for name in _FFA_OPTIONS}
-        ffa_config = replace(chosen.config, **{name: value for name, value in options.items() if value is not None})
+        ffa_config = chosen.config_with(**{name: getattr(config, name) for name in _FFA_OPTIONS})
         name = config.model or chosen.backbone or default_backbone_name()
         backbone = load_backbone(name, device=config.device, precision=config.precision)
         finder = load_foreground(config.foreground or chosen.foreground, device=config.device)
@@ -143,10 +142,11 @@ class FFAModel(fom.Model, fom.EmbeddingsMixin, fom.SupportsGetItem):
         if finder is None:
             raise ConfigError("foreground='none' predicts no masks; load the model with another foreground")
         if hasattr(finder, "masks"):
-            masks = finder.masks([_full_scale(picture) for picture in self._last])
+            soft = finder.masks([_full_scale(picture) for picture in self._last])
+            masks = [mask >= THRESHOLD for mask in soft]
         else:
             masks = [self._mask_from_tokens(picture) for picture in self._last]
-        return [fo.Segmentation(mask=(mask >= 0.5).astype(np.uint8) * FOREGROUND) for mask in masks]
+        return [fo.Segmentation(mask=mask.astype(np.uint8) * FOREGROUND) for mask in masks]
 
     def _prepare(self, picture: Picture) -> PreparedImage:
         if not picture.is_object:
@@ -156,10 +156,7 @@ class FFAModel(fom.Model, fom.EmbeddingsMixin, fom.SupportsGetItem):
 
     def _mask_from_tokens(self, picture: Picture) -> np.ndarray:
         prepared = self._prepare(picture)
-        result = self._extractor.embed([prepared])[0]
-        # Where nothing was found, the extractor averages all patches: as a mask, that is an empty one.
-        coverage = np.zeros_like(result.coverage) if result.fallback else result.coverage
-        return patches_to_mask(coverage, prepared.geometry)
+        return mask_from_patches(found_coverage(self._extractor.embed([prepared])[0]), prepared.geometry)
 
 
 class _ReadPicture(fout.GetItem):

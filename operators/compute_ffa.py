@@ -35,6 +35,7 @@ class ComputeFFA(CurationOperator):
         "precision",
         "batch_size",
         "num_workers",
+        "cache_tokens",
         "overwrite",
         "skip_failures",
         "similarity_key",

@@ -21,6 +21,7 @@ class ComputeForeground(CurationOperator):
         "precision",
         "batch_size",
         "num_workers",
+        "cache_tokens",
         "overwrite",
         "skip_failures",
         "run_key",
