@@ -1,8 +1,11 @@
-"""The repository as a source of zoo models, from an archive as FiftyOne downloads it."""
+"""The repository as FiftyOne downloads it, from an archive: a source of zoo models, and a plugin."""
 
 import functools
 import http.server
 import json
+import os
+import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -13,6 +16,7 @@ from fiftyone_selfsame.brain.backbones import list_backbones
 from fiftyone_selfsame.brain.errors import ConfigError, ModelError
 from fiftyone_selfsame.fiftyone_plugin import zoo
 from fiftyone_selfsame.fixtures.model_folders import make_model_folder
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("brain", "fiftyone_plugin", "operators")
@@ -27,7 +31,7 @@ def source(tmp_path_factory):
     """The address of an archive of the repository, with one top folder as GitHub's archives have."""
     folder = tmp_path_factory.mktemp("archive")
     with tarfile.open(folder / "selfsame.tar.gz", "w:gz") as archive:
-        for name in ("__init__.py", "manifest.json", "fiftyone.yml"):
+        for name in ("__init__.py", "manifest.json", "fiftyone.yml", "requirements.txt"):
             archive.add(ROOT / name, f"selfsame-main/{name}")
         for name in PACKAGES:
             for path in (ROOT / name).rglob("*.py"):
@@ -78,7 +82,6 @@ def test_a_registered_source_lists_its_models(registered):
 def test_a_zoo_model_loads_and_embeds_as_the_package_does(registered, fo_dataset, tmp_path):
     import fiftyone.zoo as foz
     from fiftyone_selfsame.fiftyone_plugin.model import FFAModel
-    from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -129,3 +132,29 @@ def test_fiftyones_operators_can_ask_for_the_options_of_a_model(registered):
     form = foz.get_zoo_model("selfsame/ffa-embedded").resolve_input(None).to_json()
     assert list(form["type"]["properties"]) == ["preset", "foreground"]
     assert "grabcut" in form["type"]["properties"]["foreground"]["type"]["values"]
+
+
+def test_a_downloaded_plugin_works_without_the_package(source, tmp_path):
+    code = (
+        "import sys\n"
+        "sys.modules['fiftyone_selfsame'] = None\n"
+        "import fiftyone as fo, fiftyone.operators as foo, fiftyone.plugins as fop\n"
+        "fop.download_plugin(sys.argv[1])\n"
+        "fop.ensure_plugin_requirements('@selfsame/curation')\n"
+        "fop.ensure_plugin_compatibility('@selfsame/curation')\n"
+        "find = foo.get_operator('@selfsame/curation/find_exact_duplicates')\n"
+        "dataset = fo.Dataset()\n"
+        "dataset.add_samples([fo.Sample(filepath=path) for path in sys.argv[2:]])\n"
+        "assert find(dataset).counts['groups'] == 1\n"
+        "dataset.delete()\n"
+    )
+    pictures = [tmp_path / "a.png", tmp_path / "b.bmp"]
+    for path in pictures:
+        Image.new("RGB", (9, 7), "teal").save(path)
+    arguments = [source, *map(str, pictures)]
+    environment = {**os.environ, "FIFTYONE_PLUGINS_DIR": str(tmp_path / "plugins")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "plugins" / "@selfsame" / "curation" / "fiftyone.yml").is_file()
