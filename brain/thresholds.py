@@ -16,10 +16,14 @@ FALLBACK_THRESHOLD = 0.95
 # The rank of the neighbour that stands for "similar, yet unrelated": larger than almost any group of duplicates.
 REFERENCE_RANK = 20
 
-# At the suggested threshold an image has this many neighbours by chance, on average.
+# At the suggested threshold an image has this many neighbours by chance, on average: as many as the first number in any
+# case, up to the second as long as they are a small share of the neighbours that images do have there.
 CHANCE_NEIGHBOURS = 0.05
+MOST_CHANCE_NEIGHBOURS = 0.2
+CHANCE_SHARE = 0.2
 
 _MIN_VECTORS = 16
+_STEPS = 15
 _KEPT_RANKS = 64
 _BLOCK_ROWS = 8192
 
@@ -47,6 +51,11 @@ class NeighbourProfile:
         as D^g, where g = log 2 / log(D_k / D_{k/2}). Neighbours at rank k are taken to be unrelated; the curve is
         followed inwards to the distance at which ``CHANCE_NEIGHBOURS`` of them are left. Duplicates hardly enter:
         they sit at the first ranks, which are not looked at. Groups larger than k make the rule too strict.
+
+        Where duplicates abound, that would miss many of them for the sake of few errors. So the distance is widened,
+        to at most that of ``MOST_CHANCE_NEIGHBOURS``, while those expected by chance are no more than ``CHANCE_SHARE``
+        of the neighbours found within it: a bound of the false discovery rate, as in Benjamini and Hochberg (1995).
+        Data without duplicates have about as many neighbours as chance gives them, and keep the strict distance.
         """
         k = min(REFERENCE_RANK, self.n // 4)
         if self.n < _MIN_VECTORS:
@@ -55,11 +64,15 @@ class NeighbourProfile:
         if near < _MIN_DISTANCE or far <= near:
             return FALLBACK_THRESHOLD, f"fixed: most images have {k // 2} copies, which hides the density of the others"
         growth = np.log(2.0) / np.log(far / near)
-        distance = far * (CHANCE_NEIGHBOURS / k) ** (1.0 / growth)
-        threshold = float(np.clip(1.0 - distance, _MIN_THRESHOLD, 1.0 - _MIN_DISTANCE))
+        chances = np.geomspace(CHANCE_NEIGHBOURS, MOST_CHANCE_NEIGHBOURS, _STEPS)
+        thresholds = np.clip(1.0 - far * (chances / k) ** (1.0 / growth), _MIN_THRESHOLD, 1.0 - _MIN_DISTANCE)
+        found = np.array([(self.similarity >= level).sum(axis=1).mean() for level in thresholds])
+        widest = int(np.flatnonzero(chances <= CHANCE_SHARE * found).max(initial=0))
+        threshold = float(thresholds[widest])
         reason = (
             f"from the data: of the median image, neighbour {k // 2} is at cosine {1 - near:.4f} and neighbour {k} at "
-            f"{1 - far:.4f}; followed inwards, {CHANCE_NEIGHBOURS:g} unrelated ones are left at {threshold:.4f}"
+            f"{1 - far:.4f}; followed inwards, {chances[widest]:.2g} unrelated ones are left at {threshold:.4f}, where "
+            f"images have {found[widest]:.2g} neighbours"
         )
         return threshold, reason
 

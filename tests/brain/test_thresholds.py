@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fiftyone_selfsame.brain import thresholds
 from fiftyone_selfsame.brain.errors import ConfigError
 from fiftyone_selfsame.brain.thresholds import FALLBACK_THRESHOLD, neighbour_profile
 
@@ -48,6 +49,32 @@ def test_the_suggestion_does_not_depend_on_the_lengths_of_the_vectors():
     scaled = vectors * np.random.default_rng(1).uniform(0.1, 9.0, (100, 1))
 
     assert neighbour_profile(scaled).suggest()[0] == pytest.approx(neighbour_profile(vectors).suggest()[0], abs=1e-5)
+
+
+def test_where_copies_abound_the_suggestion_widens_to_find_more_of_them_at_a_bounded_price(monkeypatch):
+    vectors = planted(400, 190, noise=np.linspace(0.0, 0.7, 400)[:, None])
+    cosines = np.triu(vectors @ vectors.T, 1)
+    is_copy = np.zeros((400, 400), bool)
+    is_copy[np.arange(190), 210 + np.arange(190)] = True
+
+    threshold, _ = neighbour_profile(vectors).suggest()
+    monkeypatch.setattr("fiftyone_selfsame.brain.thresholds.MOST_CHANCE_NEIGHBOURS", thresholds.CHANCE_NEIGHBOURS)
+    strict, _ = neighbour_profile(vectors).suggest()
+
+    assert threshold < strict
+    assert (cosines[is_copy] >= threshold).sum() > 1.1 * (cosines[is_copy] >= strict).sum()
+    # Expected are 0.2 neighbours per image, each pair seen from both ends.
+    assert (cosines[~is_copy] >= threshold).sum() < 2 * 0.2 * 400 / 2
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_copies_the_suggestion_stays_strict(seed, monkeypatch):
+    vectors = planted(400, 0, seed=seed)
+
+    threshold, _ = neighbour_profile(vectors).suggest()
+
+    monkeypatch.setattr("fiftyone_selfsame.brain.thresholds.MOST_CHANCE_NEIGHBOURS", thresholds.CHANCE_NEIGHBOURS)
+    assert threshold == neighbour_profile(vectors).suggest()[0]
 
 
 def test_few_vectors_or_nothing_but_copies_give_the_fixed_threshold_and_say_so():
