@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import fiftyone.core.utils as fou
@@ -39,7 +39,7 @@ def plain_function(steps: Callable[..., Generator[Progress, None, RunSummary]]) 
 def exhaust(steps: Generator[Progress, None, RunSummary], progress: Any = None) -> RunSummary:
     """Runs a generator of progress reports to its end behind a progress bar; its return value is the summary."""
     total = 0
-    with ExitStack() as stack:
+    with closing(steps), ExitStack() as stack:
         while True:
             try:
                 report = next(steps)
