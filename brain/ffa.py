@@ -289,10 +289,9 @@ class FFAExtractor:
     def _token_key(self, view: PreparedImage) -> str | None:
         if view.content_hash is None:
             return None
-        height, width = view.geometry.canvas_hw
-        decode = "fast" if self.config.fast_decode else "full"
+        decoded, canvas = (f"{height}x{width}" for height, width in (view.decoded_hw, view.geometry.canvas_hw))
         norm = "final" if self.config.final_norm else "prefinal"
-        return token_key(view.content_hash, self.backbone, f"{self.config.resize}-{height}x{width}-{decode}-{norm}")
+        return token_key(view.content_hash, self.backbone, f"{self.config.resize}-{decoded}-{canvas}-{norm}")
 
     def _find_in_tokens(self, patch: torch.Tensor, canvases: list[list[PreparedImage]]) -> list[list[PreparedImage]]:
         """Settles the coverage of those that take their foreground from the tokens."""

@@ -43,6 +43,7 @@ class PreparedImage:
 
     Attributes:
         geometry: placement on the canvas.
+        decoded_hw: height and width at which the picture was decoded, maybe at reduced scale; tokens depend on it.
         canvas: ``(3, H, W)`` float32; None until the foreground that is to be cut out is known. Vectors that share one
             canvas object share one forward pass.
         coverage: ``(h, w)`` share of foreground per patch; None where a foreground method has yet to find it.
@@ -53,6 +54,7 @@ class PreparedImage:
     """
 
     geometry: Geometry
+    decoded_hw: tuple[int, int]
     canvas: torch.Tensor | None
     coverage: np.ndarray | None
     window: np.ndarray
@@ -127,6 +129,7 @@ def _apply_mask_as_released(view: View, mask: np.ndarray, config: FFAConfig) -> 
 def _prepared(view: View, canvas: torch.Tensor | None, coverage: np.ndarray | None) -> PreparedImage:
     return PreparedImage(
         geometry=view.geometry,
+        decoded_hw=(view.image.shape[0], view.image.shape[1]),
         canvas=canvas,
         coverage=coverage,
         window=view.window,

@@ -12,6 +12,7 @@ from fiftyone_selfsame.brain.geometry import RESIZE_MODES
 from fiftyone_selfsame.brain.token_cache import TokenCache
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 
 class ReadableBackbone:
@@ -325,13 +326,27 @@ def test_cut_outs_are_never_cached_but_the_untouched_fallback_is():
 
 def test_cached_tokens_are_not_shared_between_ways_to_preprocess():
     cache = MemoryCache()
-    configs = [{}, {"size": 16}, {"resize": "letterbox"}, {"final_norm": False}, {"fast_decode": False}]
+    configs = [{}, {"size": 16}, {"resize": "letterbox"}, {"final_norm": False}]
 
     for config in configs:
         extractor = FFAExtractor(ReadableBackbone(), None, FFAConfig(**config), cache)
         extractor.embed([extractor.prepare(noise(), content_hash="h")])
 
     assert len(cache) == len(configs)
+
+
+def test_cached_tokens_are_shared_by_routes_but_not_by_scales_of_decoding():
+    cache, image = MemoryCache(), noise((80, 120))
+    reduced = np.asarray(Image.fromarray(image).reduce(2))
+    extractor = FFAExtractor(ReadableBackbone(), None, FFAConfig(), cache)
+
+    extractor.embed([extractor.prepare(reduced, content_hash="h", image_hw=(80, 120))])
+    at_full_scale = extractor.embed(extractor.prepare_objects(image, [[0, 0, 60, 60]], None, "image", False, "h"))[0]
+    extractor.embed([extractor.prepare(image, content_hash="h")])
+
+    assert extractor.backbone.calls == [1, 1]
+    alone = FFAExtractor(ReadableBackbone()).embed_objects(image, [[0, 0, 60, 60]], route="image")[0]
+    assert np.array_equal(at_full_scale.vector, alone.vector)
 
 
 def test_final_norm_is_passed_on():
