@@ -1,80 +1,22 @@
 """FFA vectors of whole images, checked on an encoder whose tokens can be read: colours and positions of patches."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from fiftyone_selfsame.brain.backbones.base import Tokens
 from fiftyone_selfsame.brain.errors import ConfigError, ModelError
-from fiftyone_selfsame.brain.ffa import FFAConfig, FFAExtractor, ffa_preset
+from fiftyone_selfsame.brain.ffa import FFAConfig, FFAExtractor
 from fiftyone_selfsame.brain.geometry import RESIZE_MODES
-from fiftyone_selfsame.brain.token_cache import TokenCache
+from fiftyone_selfsame.fixtures.readable_encoder import (
+    GivenPixels,
+    GivenTokens,
+    ReadableBackbone,
+    block,
+    noise,
+    vector_of,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
-
-
-class ReadableBackbone:
-    """Token of a patch: its mean colour, its row, its column, 1. Class token: mean colour of the canvas, 7, 7, 7."""
-
-    name, weights_hash, precision = "readable", "abc", "fp32"
-    patch_size, dim, default_size = 4, 6, 32
-    device = torch.device("cpu")
-
-    def __init__(self):
-        self.calls = []
-
-    def tokens(self, images, *, final_norm=True):
-        self.calls.append(len(images))
-        colours = torch.nn.functional.avg_pool2d(images, self.patch_size).permute(0, 2, 3, 1)
-        batch, height, width, _ = colours.shape
-        rows = torch.arange(height).float().view(1, -1, 1, 1).expand(batch, height, width, 1)
-        columns = torch.arange(width).float().view(1, 1, -1, 1).expand(batch, height, width, 1)
-        patch = torch.cat([colours, rows, columns, torch.ones_like(rows)], -1)
-        cls = torch.cat([colours.mean((1, 2)), torch.full((batch, 3), 7.0)], -1)
-        return Tokens(patch if final_norm else patch * 2 + 1, cls)
-
-
-class GivenPixels:
-    """A pixel foreground that returns prepared masks and counts what it was asked."""
-
-    name, weights_hash = "given", "def"
-
-    def __init__(self, mask, in_worker=False, full_scale=False):
-        self.mask, self.in_worker, self.full_scale, self.asked = mask, in_worker, full_scale, []
-
-    def masks(self, images):
-        self.asked.append(len(images))
-        return [self.mask.astype(np.float32) for _ in images]
-
-
-class GivenTokens:
-    """A token foreground that returns a prepared map and keeps the validity that it was told."""
-
-    name, weights_hash = "given tokens", "ghi"
-
-    def __init__(self, coverage):
-        self.found, self.valid = coverage, None
-
-    def coverage(self, patch_tokens, valid=None):
-        self.valid = valid
-        return torch.from_numpy(np.broadcast_to(self.found, patch_tokens.shape[:3]).astype(np.float32).copy())
-
-
-def noise(hw=(40, 60), seed=0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (*hw, 3), np.uint8)
-
-
-def block(hw=(40, 60), top=0.25, left=0.25, bottom=0.75, right=0.5) -> np.ndarray:
-    mask = np.zeros(hw, bool)
-    mask[round(top * hw[0]) : round(bottom * hw[0]), round(left * hw[1]) : round(right * hw[1])] = True
-    return mask
-
-
-def vector_of(image, mask=None, foreground=None, backbone=None, **config):
-    extractor = FFAExtractor(backbone or ReadableBackbone(), foreground, FFAConfig(**config))
-    return extractor.embed([extractor.prepare(image, mask)])[0]
 
 
 def literal_mean(image, mask_of_patches, **config) -> np.ndarray:
@@ -261,94 +203,6 @@ def test_a_token_foreground_cannot_cut_out_and_the_error_says_what_to_use():
         FFAExtractor(ReadableBackbone(), GivenTokens(np.ones((8, 8))), FFAConfig(encode="cutout"))
 
 
-@pytest.mark.parametrize("batch_size", [None, 1, 2, 5])
-def test_a_vector_does_not_depend_on_its_batch(batch_size):
-    extractor = FFAExtractor(ReadableBackbone())
-    images = [noise((20 + seed, 50 - seed), seed) for seed in range(5)]
-
-    results = extractor.embed([extractor.prepare(image) for image in images], batch_size)
-
-    for image, result in zip(images, results, strict=True):
-        assert np.allclose(result.vector, vector_of(image).vector, atol=1e-6)
-    assert max(extractor.backbone.calls) == (batch_size or 5)
-
-
-def test_no_images_give_no_vectors():
-    assert FFAExtractor(ReadableBackbone()).embed([]) == []
-
-
-def test_aspect_keeping_pictures_say_which_may_share_a_batch():
-    extractor = FFAExtractor(ReadableBackbone(), None, FFAConfig(resize="aspect"))
-
-    assert extractor.prepare(noise((40, 80))).group_key == extractor.prepare(noise((20, 40))).group_key
-    assert extractor.prepare(noise((40, 80))).group_key != extractor.prepare(noise((80, 40))).group_key
-
-
-class MemoryCache(dict):
-    def put(self, key, tokens):
-        self[key] = tokens
-        return tokens
-
-
-def test_tokens_of_a_known_picture_come_from_the_cache():
-    cache, images = MemoryCache(), [noise(seed=seed) for seed in range(3)]
-    fresh = [vector_of(image, block()).vector for image in images]
-
-    for pictures, encoded in [(1, 1), (3, 2), (3, 0)]:
-        extractor = FFAExtractor(ReadableBackbone(), None, FFAConfig(), cache)
-        batch = [extractor.prepare(images[i], block(), content_hash=f"h{i}") for i in range(pictures)]
-        results = extractor.embed(batch)
-        assert sum(extractor.backbone.calls) == encoded
-        for result, expected in zip(results, fresh[:pictures], strict=True):
-            assert np.allclose(result.vector, expected, atol=1e-6)
-
-
-def test_with_a_cache_on_disk_a_vector_does_not_depend_on_what_was_cached(tmp_path):
-    cache = TokenCache(tmp_path)
-    extractor = FFAExtractor(ReadableBackbone(), None, FFAConfig(), cache)
-
-    first, second = (extractor.embed([extractor.prepare(noise(), content_hash="h")])[0] for _ in range(2))
-
-    assert extractor.backbone.calls == [1]
-    assert np.array_equal(first.vector, second.vector)
-    assert np.allclose(first.vector, vector_of(noise()).vector, atol=1e-3)
-
-
-def test_cut_outs_are_never_cached_but_the_untouched_fallback_is():
-    cache = MemoryCache()
-    extractor = FFAExtractor(ReadableBackbone(), None, FFAConfig(encode="cutout"), cache)
-
-    extractor.embed([extractor.prepare(noise(), block(), content_hash="h")])
-    assert not cache
-    extractor.embed([extractor.prepare(noise(), np.zeros((40, 60)), content_hash="h")])
-    assert len(cache) == 1
-
-
-def test_cached_tokens_are_not_shared_between_ways_to_preprocess():
-    cache = MemoryCache()
-    configs = [{}, {"size": 16}, {"resize": "letterbox"}, {"final_norm": False}]
-
-    for config in configs:
-        extractor = FFAExtractor(ReadableBackbone(), None, FFAConfig(**config), cache)
-        extractor.embed([extractor.prepare(noise(), content_hash="h")])
-
-    assert len(cache) == len(configs)
-
-
-def test_cached_tokens_are_shared_by_routes_but_not_by_scales_of_decoding():
-    cache, image = MemoryCache(), noise((80, 120))
-    reduced = np.asarray(Image.fromarray(image).reduce(2))
-    extractor = FFAExtractor(ReadableBackbone(), None, FFAConfig(), cache)
-
-    extractor.embed([extractor.prepare(reduced, content_hash="h", image_hw=(80, 120))])
-    at_full_scale = extractor.embed(extractor.prepare_objects(image, [[0, 0, 60, 60]], None, "image", False, "h"))[0]
-    extractor.embed([extractor.prepare(image, content_hash="h")])
-
-    assert extractor.backbone.calls == [1, 1]
-    alone = FFAExtractor(ReadableBackbone()).embed_objects(image, [[0, 0, 60, 60]], route="image")[0]
-    assert np.array_equal(at_full_scale.vector, alone.vector)
-
-
 def test_final_norm_is_passed_on():
     after, before = (vector_of(noise(), final_norm=final_norm).vector for final_norm in (True, False))
 
@@ -415,52 +269,6 @@ def test_a_foreground_that_depends_on_the_scale_gets_every_pixel():
 
     assert FFAExtractor(ReadableBackbone(), GivenPixels(mask)).decode_min_side == 64
     assert FFAExtractor(ReadableBackbone(), GivenPixels(mask, full_scale=True)).decode_min_side is None
-
-
-def test_provenance_names_everything_that_vectors_depend_on():
-    extractor = FFAExtractor(ReadableBackbone(), GivenPixels(block()), FFAConfig(weights="soft"))
-
-    record = json.loads(json.dumps(extractor.config_dict()))
-
-    assert record == {
-        "model": "readable",
-        "weights_hash": "abc",
-        "precision": "fp32",
-        "foreground": "given",
-        "foreground_hash": "def",
-        "encode": "original",
-        "pooling": "patch",
-        "weights": "soft",
-        "resize": "squash",
-        "size": 32,
-        "final_norm": True,
-        "released_mask": False,
-        "fast_decode": True,
-    }
-
-
-def test_impossible_options_are_refused_by_name():
-    for options, text in [
-        ({"encode": "Crop-Img"}, "encode='Crop-Img' is unknown; use one of original, cutout"),
-        ({"pooling": "max"}, "pooling='max'"),
-        ({"weights": "firm"}, "weights='firm'"),
-        ({"resize": "crop"}, "resize='crop'"),
-        ({"released_mask": True, "resize": "letterbox"}, "released_mask"),
-        ({"released_mask": True, "weights": "soft"}, "released_mask"),
-    ]:
-        with pytest.raises(ConfigError, match=text):
-            FFAConfig(**options)
-    with pytest.raises(ConfigError, match="size=30 is not a multiple of the patch size 4; use 28 or 32"):
-        FFAExtractor(ReadableBackbone(), None, FFAConfig(size=30))
-    with pytest.raises(ConfigError, match="preset='best' is unknown; use one of default, paper"):
-        FFAConfig.preset("best")
-    with pytest.raises(ConfigError, match=r"Crop-Both.*Crop-Feat and Crop-Img"):
-        FFAConfig.from_released_name("Crop-Both")
-
-
-def test_a_preset_names_a_whole_pipeline():
-    assert (ffa_preset("paper").backbone, ffa_preset("paper").foreground) == ("dinov2-base", "carvekit")
-    assert ffa_preset("default").config == FFAConfig()
 
 
 @given(
