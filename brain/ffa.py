@@ -46,11 +46,12 @@ class FFAResult:
 
     Attributes:
         vector: ``(C,)`` float32 of unit length.
-        foreground_fraction: share of the picture (for a cropped object: of the crop) that is foreground, in [0, 1].
+        foreground_fraction: share of the picture (for a cropped object: of the crop) that was found to be foreground,
+            in [0, 1]; 0 on a fallback, 1 where all of the picture was asked for.
         n_patches: patches that entered the average.
         fallback: True where no foreground was found and the whole picture (for an object: the ellipse inscribed in
             its box) stood in for it.
-        coverage: ``(h, w)`` float32 share of foreground per patch.
+        coverage: ``(h, w)`` float32 share of foreground per patch, on a fallback of what stood in for it.
     """
 
     vector: np.ndarray
@@ -332,9 +333,10 @@ def _coverage(prepared: PreparedImage) -> np.ndarray:
 
 def _result(prepared: PreparedImage, weights: np.ndarray, vector: np.ndarray) -> FFAResult:
     coverage = _coverage(prepared)
+    fraction = 0.0 if prepared.fallback else coverage.sum() / content_coverage(prepared.geometry).sum()
     return FFAResult(
         vector=vector,
-        foreground_fraction=float(coverage.sum() / content_coverage(prepared.geometry).sum()),
+        foreground_fraction=min(1.0, float(fraction)),
         n_patches=int((weights > 0).sum()),
         fallback=prepared.fallback,
         coverage=coverage,

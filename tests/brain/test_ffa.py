@@ -86,7 +86,7 @@ def test_an_empty_mask_falls_back_to_the_untouched_picture_and_says_so(encode):
     result = vector_of(noise(), np.zeros((40, 60)), encode=encode)
 
     assert result.fallback
-    assert (result.n_patches, result.foreground_fraction) == (64, 1.0)
+    assert (result.n_patches, result.foreground_fraction) == (64, 0.0)
     assert np.allclose(result.vector, vector_of(noise()).vector, atol=1e-6)
 
 
@@ -195,7 +195,7 @@ def test_a_token_foreground_is_told_what_is_padding_and_cannot_choose_it():
 def test_an_empty_token_foreground_falls_back_to_all_patches():
     result = vector_of(noise(), foreground=GivenTokens(np.zeros((8, 8))))
 
-    assert (result.fallback, result.n_patches, result.foreground_fraction) == (True, 64, 1.0)
+    assert (result.fallback, result.n_patches, result.foreground_fraction) == (True, 64, 0.0)
 
 
 def test_a_token_foreground_cannot_cut_out_and_the_error_says_what_to_use():
@@ -292,6 +292,7 @@ def test_every_picture_with_every_mask_gets_a_unit_vector(height, width, resize,
 
     assert np.isfinite(result.vector).all()
     assert np.linalg.norm(result.vector) == pytest.approx(1, abs=1e-5)
-    assert 0 < result.foreground_fraction <= 1.00001
+    assert (result.foreground_fraction == 0) == (kind == "empty")
+    assert 0 <= result.foreground_fraction <= 1
     assert 1 <= result.n_patches <= result.coverage.size
     assert result.fallback == (kind == "empty")
