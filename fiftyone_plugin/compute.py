@@ -12,10 +12,10 @@ from ..brain.backbones import Backbone, default_backbone_name, default_backbone_
 from ..brain.errors import ConfigError
 from ..brain.ffa import FFAConfig, FFAExtractor, ffa_preset
 from ..brain.ffa_objects import ObjectRoute
-from ..brain.foreground import load_foreground
+from ..brain.foreground import PixelForeground, TokenForeground, load_foreground
 from ..brain.token_cache import TokenCache
 from .dataset_io import check_field_name, image_samples
-from .engine.local import Job, Method, Progress, stream
+from .engine.local import Job, Method, Progress, check_counts, stream
 from .followups import Followups
 from .label_inputs import FIELD_PREFIX, DetectionsInput, ForegroundInput
 from .mask_store import MASK_TARGETS, MaskStore
@@ -76,6 +76,7 @@ def compute_foreground_steps(
         ConfigError: an option cannot work.
         ModelError: a model cannot be loaded.
     """
+    check_counts(batch_size, num_workers)
     samples = image_samples(samples)
     check_field_name(samples, field)
     key = run_key or run_key_for(field)
@@ -92,7 +93,7 @@ def compute_foreground_steps(
         backbone, notices = _load_model(model, device, precision)
         extractor = FFAExtractor(backbone, foreground, token_cache=TokenCache() if cache_tokens else None)
         masks: Method = TokenMaskMethod(extractor, field, store, num_workers, config, cache_tokens)
-        batch_size = _batch_size(backbone) if batch_size is None else batch_size
+        batch_size = _batch_size(backbone, foreground) if batch_size is None else batch_size
     else:
         masks = PixelMaskMethod(foreground, field, store, num_workers, config)
         batch_size = _PIXEL_BATCH if batch_size is None else batch_size
@@ -188,6 +189,7 @@ def compute_ffa_steps(
         ConfigError: an option cannot work.
         ModelError: a model cannot be loaded.
     """
+    check_counts(batch_size, num_workers)
     samples = image_samples(samples)
     check_field_name(samples, field)
     followups = Followups(field, objects_field, similarity_key, visualization_key)
@@ -203,8 +205,9 @@ def compute_ffa_steps(
     source = _FFASource(samples, field, foreground, objects_field, object_route, precision, cache_tokens)
     yield Progress(0, total, label="Loading the model")
     backbone, notices = _load_model(model or chosen.backbone, device, precision)
-    batch_size = _batch_size(backbone) if batch_size is None else batch_size
-    method = source.method(backbone, config, device, batch_size)
+    finder = source.finder(device)
+    batch_size = _batch_size(backbone, finder) if batch_size is None else batch_size
+    method = source.method(backbone, finder, config, batch_size)
     notices += source.other_vectors(method)
 
     def finish(summary: RunSummary) -> Generator[Progress, None, None]:
@@ -258,10 +261,19 @@ class _FFASource:
         named = self.foreground.startswith(FIELD_PREFIX)
         return self.foreground.removeprefix(FIELD_PREFIX) if named else None
 
-    def method(self, backbone: Backbone, config: FFAConfig, device: str, batch_size: int) -> Method:
+    def finder(self, device: str) -> PixelForeground | TokenForeground | None:
+        """The foreground method; None where labels take its place, or all patches are averaged."""
+        return None if self.label_field else load_foreground(self.foreground, device=device)
+
+    def method(
+        self,
+        backbone: Backbone,
+        finder: PixelForeground | TokenForeground | None,
+        config: FFAConfig,
+        batch_size: int,
+    ) -> Method:
         """The computation to stream."""
         given = ForegroundInput(self.samples, self.label_field) if self.label_field else None
-        finder = load_foreground(self.foreground, device=device) if given is None else None
         extractor = FFAExtractor(backbone, finder, config, TokenCache() if self.cache_tokens else None)
         record = {"field": self.field, "foreground": self.foreground, "precision": self.precision}
         if self.objects_field is None:
@@ -292,12 +304,13 @@ def _load_model(name: str | None, device: str, precision: str) -> tuple[Backbone
     notice = default_backbone_notice() if name is None else None
     if notice:
         logger.warning(notice)
-    return load_backbone(name or default_backbone_name(), device=device, precision=precision), [
-        notice
-    ] if notice else []
+    backbone = load_backbone(name or default_backbone_name(), device=device, precision=precision)
+    return backbone, [notice] if notice else []
 
 
-def _batch_size(backbone: Backbone) -> int:
+def _batch_size(backbone: Backbone, finder: PixelForeground | TokenForeground | None) -> int:
+    if hasattr(finder, "masks") and not getattr(finder, "in_worker", False):
+        return _PIXEL_BATCH
     return _CPU_BATCH if backbone.device.type == "cpu" else _GPU_BATCH
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import fiftyone.core.collections as foc
 
 from ...brain.errors import ConfigError, ImageError, SelfsameError
-from ..dataset_io import FieldSpec, Row, SampleItem, SampleReader, declare_fields, show_in_sidebar, write_rows
+from ..dataset_io import FieldSpec, Row, SampleItem, SampleReader, declare_fields, readable_and_internal, show_in_sidebar, write_rows
 from ..provenance import config_hash, sample_provenance
 from ..runs import RunSummary, check_run_key, register_run
 from .queues import BackgroundWriter, DecodePool
@@ -144,12 +144,10 @@ def stream(job: Job) -> Generator[Progress, None, RunSummary]:
         ConfigError: an option cannot work; nothing is written.
         SelfsameError: the first failure with ``skip_failures=False``, or a fault that hits every sample.
     """
-    for name, value in (("batch_size", job.batch_size), ("num_workers", job.num_workers)):
-        if value < 1:
-            raise ConfigError(f"{name}={value} must be at least 1")
+    check_counts(job.batch_size, job.num_workers)
     check_run_key(job.samples, job.run_key, job.method.name)
     declare_fields(job.samples, job.method.fields, {"method": job.method.name, **job.method.config})
-    show_in_sidebar(job.samples, [path for path in job.method.fields if "." not in path])
+    show_in_sidebar(job.samples, *readable_and_internal(job.method.fields))
     run = _Run(job)
     try:
         yield run.progress()
@@ -163,6 +161,17 @@ def stream(job: Job) -> Generator[Progress, None, RunSummary]:
     run.register("completed")
     yield run.progress()
     return run.summary
+
+
+def check_counts(batch_size: int | None, num_workers: int) -> None:
+    """Refuses numbers that cannot work; a batch size of None is one that is still to be chosen.
+
+    Raises:
+        ConfigError: a number is below 1.
+    """
+    for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value} must be at least 1")
 
 
 @dataclass
@@ -185,6 +194,7 @@ class _Run:
         method = self.job.method
         self.summary = RunSummary(self.job.run_key, method.name)
         self._started = self._reported = time.perf_counter()
+        self._processed = 0.0
         self._config_hash = config_hash(method.name, method.config)
         self._reader = SampleReader(self.job.samples, method.inputs, method.required, method.provenance_field)
         self._batch_size = self.job.batch_size
@@ -212,6 +222,7 @@ class _Run:
             while self._waiting:
                 self._run_fullest(writer)
                 yield self.progress()
+        self._processed = time.perf_counter() - self._started
 
     def register(self, status: str, error: str | None = None) -> None:
         """Completes the summary and writes the run record."""
@@ -224,8 +235,12 @@ class _Run:
             **summary.counts,
         }
         summary.seconds = time.perf_counter() - self._started
-        summary.images_per_second = self.done / summary.seconds
+        # What follows the images (an index, a map) is part of the job, but says nothing about their rate.
+        summary.processing_seconds = self._processed or summary.seconds
+        summary.images_per_second = self.done / summary.processing_seconds
         try:
+            if summary.failed:
+                show_in_sidebar(self.job.samples, [self.job.method.error_field])
             register_run(self.job.samples, summary, self.job.method.config, status=status, error=error)
         except Exception:
             if status == "completed":

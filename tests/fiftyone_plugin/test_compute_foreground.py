@@ -85,6 +85,12 @@ def test_methods_that_find_no_foreground_are_refused(fo_dataset, photos, foregro
         foreground(fo_dataset(photos(1)), method)
 
 
+@pytest.mark.parametrize("option", ["batch_size", "num_workers"])
+def test_numbers_below_one_are_refused(fo_dataset, photos, foreground, option):
+    with pytest.raises(ConfigError, match=f"{option}=0"):
+        foreground(fo_dataset(photos(1)), **{option: 0})
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(fo_dataset, photos, foreground, tmp_path):
     (tmp_path / "file").touch()
     dataset = fo_dataset(photos(1))
