@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ DUPLICATES = ("exact", "near_duplicate", "copy", "mirrored_copy")
 NEGATIVES = "pairs of another relation or of different objects; unlabelled pairs of one object are ignored"
 
 OVERALL = "all"
+
+# Ids of pairs that begin so are not ids of items, but files of a neighbouring set.
+_SISTER = "../"
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,11 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measures all methods and prints a row per method, kind of pair and choice of threshold."""
     manifest = load_manifest(options.data)
-    items = with_sister_images(manifest.items, manifest.pairs, manifest.folder)
-    truth = read_truth(items, manifest.pairs, by_transform=options.by_transform)
+    pairs = without_absent_sisters(manifest.pairs, manifest.folder)
+    if len(pairs) < len(manifest.pairs):
+        print(f"{len(manifest.pairs) - len(pairs)} pairs name images of sister sets that are not here: left out")
+    items = with_sister_images(manifest.items, pairs, manifest.folder)
+    truth = read_truth(items, pairs, by_transform=options.by_transform)
     unset = dict.fromkeys(("encode", "weights", "resize"))
     describer = Describer(argparse.Namespace(**{**vars(options), **unset, "grey": False}))
     rows, notes = [], {}
@@ -75,12 +81,27 @@ def run(options: argparse.Namespace) -> None:
         rows += measure(finder, truth)
         notes[finder.name] = finder.note
     print("\n".join(f"{name}: {note}" for name, note in notes.items()))
-    settings = {**describer.settings, "thresholds": notes, "duplicates": DUPLICATES, "negatives": NEGATIVES}
+    settings = {
+        **describer.settings,
+        "thresholds": notes,
+        "duplicates": DUPLICATES,
+        "negatives": NEGATIVES,
+        "pairs_left_out": len(manifest.pairs) - len(pairs),
+    }
     title = f"neardup on {manifest.name}: {len(items)} images, {int(truth.positive.sum())} pairs of duplicates"
     emit(rows, data=manifest.folder, settings=settings, json_path=options.json, title=title)
 
 
-def with_sister_images(items: Sequence[Item], pairs: Sequence[dict[str, Any]], folder: Path) -> list[Item]:
+def without_absent_sisters(pairs: Sequence[Mapping[str, Any]], folder: Path) -> list[Mapping[str, Any]]:
+    """The pairs but for those with an image ``../name/...`` that is not there: a set may be copied without sisters."""
+    return [
+        pair
+        for pair in pairs
+        if all((folder / name).is_file() for name in (pair["a"], pair["b"]) if name.startswith(_SISTER))
+    ]
+
+
+def with_sister_images(items: Sequence[Item], pairs: Sequence[Mapping[str, Any]], folder: Path) -> list[Item]:
     """The items, and the images of sister sets (``../name/images/file``) that pairs refer to.
 
     Raises:
@@ -91,13 +112,13 @@ def with_sister_images(items: Sequence[Item], pairs: Sequence[dict[str, Any]], f
         if name in found:
             continue
         path = folder / name
-        if not name.startswith("../") or not path.is_file():
+        if not name.startswith(_SISTER) or not path.is_file():
             raise ConfigError(f"{folder}/manifest.json: a pair names {name!r}, which is no item and no file beside it")
         found[name] = replace(items[0], id=name, path=path, mask_path=None, object_id=None, category=None, extra={})
     return list(found.values())
 
 
-def read_truth(items: Sequence[Item], pairs: Sequence[dict[str, Any]], *, by_transform: bool = False) -> Truth:
+def read_truth(items: Sequence[Item], pairs: Sequence[Mapping[str, Any]], *, by_transform: bool = False) -> Truth:
     """What the manifest says of each pair of images.
 
     Raises:
@@ -179,7 +200,7 @@ def _finders(items: Sequence[Item], vectors: dict[str, np.ndarray], truth: Truth
         yield from others_of(paths)
 
 
-def _kinds(pair: dict[str, Any], by_transform: bool) -> Iterator[str]:
+def _kinds(pair: Mapping[str, Any], by_transform: bool) -> Iterator[str]:
     yield pair["relation"]
     if by_transform and pair.get("transform"):
         yield f"{pair['relation']}/{pair['transform']}"

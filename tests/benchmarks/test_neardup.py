@@ -1,4 +1,5 @@
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -75,6 +76,20 @@ def test_a_pair_that_names_no_image_is_an_error(folder):
     for name in ("nobody", "../sister/nobody.png"):
         with pytest.raises(ConfigError, match="nobody"):
             with_sister_images(manifest.items, [{"a": "a", "b": name, "relation": "copy"}], folder)
+
+
+def test_a_set_that_was_copied_without_its_sisters_is_measured_without_their_pairs(folder, tmp_path, capsys):
+    alone = tmp_path / "neardup"
+    shutil.copytree(folder, alone)
+    options = ["--model", str(make_model_folder("dinov2", tmp_path / "model")), "--size", "56", "--device", "cpu"]
+
+    status = main(["neardup", "--data", str(alone), *options, "--json", str(tmp_path / "out.json")])
+
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert status == 0
+    assert "1 pairs name images of sister sets" in capsys.readouterr().out
+    assert record["settings"]["pairs_left_out"] == 1
+    assert "near_duplicate" not in {row["group"] for row in record["rows"]}
 
 
 def test_a_set_without_duplicates_is_an_error(data):
