@@ -98,10 +98,10 @@ def retrieval_scores(
     Raises:
         ConfigError: the shapes disagree, or a similarity is not a finite number.
     """
-    similarity = np.asarray(similarity)
+    similarity = np.asarray(similarity, np.float64)
     objects = as_codes(object_ids, len(similarity), "object_ids")
     scopes = as_codes(scope_ids, len(similarity), "scope_ids")
-    check_similarity(similarity)
+    check_similarity(similarity, ignore_diagonal=True)
     galleries, relevants, firsts, precisions = (np.full(len(objects), np.nan) for _ in range(4))
     for members in scope_members(scopes):
         for query in members:
@@ -127,12 +127,15 @@ def retrieval_scores(
     )
 
 
-def check_similarity(similarity: np.ndarray) -> None:
-    """Raises ConfigError unless the matrix is square and finite."""
+def check_similarity(similarity: np.ndarray, *, ignore_diagonal: bool = False) -> None:
+    """Raises ConfigError unless the matrix is square and finite, the diagonal excepted where it is to be ignored."""
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1]:
         raise ConfigError(f"similarity has shape {similarity.shape}; it must be (n, n)")
-    if not np.isfinite(similarity).all():
-        row = int(np.argmin(np.isfinite(similarity).all(1)))
+    finite = np.isfinite(similarity)
+    if ignore_diagonal:
+        finite |= np.eye(len(similarity), dtype=bool)
+    if not finite.all():
+        row = int(np.argmin(finite.all(1)))
         raise ConfigError(f"similarity of image {row} is not finite; its vector is broken")
 
 

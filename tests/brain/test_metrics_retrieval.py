@@ -146,6 +146,24 @@ def test_ties_are_broken_by_the_order_of_the_images():
     assert scores.map == pytest.approx((1 / 2 + 1) / 2)
 
 
+@pytest.mark.parametrize("own", [np.nan, np.inf, -np.inf, 5.0])
+def test_the_similarity_of_an_image_to_itself_is_never_looked_at(own):
+    similarity = np.random.default_rng(0).random((6, 6))
+    expected = retrieval_scores(similarity, [0, 0, 1, 1, 2, 2])
+
+    np.fill_diagonal(similarity, own)
+
+    assert retrieval_scores(similarity, [0, 0, 1, 1, 2, 2]).map == expected.map
+
+
+def test_similarities_may_be_unsigned_integers():
+    similarity = np.array([[9, 0, 1, 2], [0, 9, 2, 1], [3, 1, 9, 0], [1, 2, 3, 9]], np.uint8)
+
+    scores = retrieval_scores(similarity, [0, 0, 1, 1])
+
+    assert (scores.top1, scores.map) == (0.25, pytest.approx((1 / 3 + 1 / 3 + 1 / 3 + 1) / 4))
+
+
 def test_an_exact_duplicate_of_the_query_stays_in_the_gallery():
     vectors = np.array([[1, 0], [1, 0], [0, 1]], float)
 
