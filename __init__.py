@@ -8,31 +8,39 @@ FiftyOne's model zoo calls `download_model` / `load_model` / `resolve_input`, an
 
 def register(plugin):
     """Registers every operator and panel with FiftyOne; called by its plugin loader."""
-    from .operators import OPERATORS
-
-    for operator in OPERATORS:
+    for operator in _module("operators").OPERATORS:
         plugin.register(operator)
 
 
 def download_model(model_name, model_path):
     """Fetches the weights of a zoo model; called by ``fiftyone.zoo.load_zoo_model``."""
-    from .fiftyone_plugin import zoo
-
-    zoo.download_model(model_name, model_path)
+    _module("fiftyone_plugin.zoo").download_model(model_name, model_path)
 
 
 def load_model(model_name, model_path, **kwargs):
     """Loads a zoo model as a FiftyOne model; called by ``fiftyone.zoo.load_zoo_model``."""
-    from .fiftyone_plugin import zoo
-
-    return zoo.load_model(model_name, model_path, **kwargs)
+    return _module("fiftyone_plugin.zoo").load_model(model_name, model_path, **kwargs)
 
 
 def resolve_input(model_name, ctx):
     """Describes the options of a zoo model for FiftyOne's own operators."""
-    from .fiftyone_plugin import zoo
+    return _module("fiftyone_plugin.zoo").resolve_input(model_name, ctx)
 
-    return zoo.resolve_input(model_name, ctx)
+
+def _module(name):
+    """A module of this package. FiftyOne executes this file under names of its own; where the package is installed from
+    this very folder, the installed one serves, so that a process has one cache of models and one `ConfigError`.
+    """
+    from importlib import import_module
+    from os.path import realpath
+
+    try:
+        import fiftyone_selfsame
+
+        is_here = realpath(fiftyone_selfsame.__file__ or "") == realpath(__file__)
+    except ImportError:
+        is_here = False
+    return import_module(f".{name}", "fiftyone_selfsame" if is_here else __name__)
 
 
 def __getattr__(name):

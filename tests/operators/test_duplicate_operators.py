@@ -189,7 +189,7 @@ def test_an_error_is_shown_in_the_app_as_a_sentence(operator, request_of, vector
 
 
 def test_an_unforeseen_fault_is_shown_in_the_app_too(operator, request_of, vector_dataset, monkeypatch, run_in_app):
-    from fiftyone.plugins.orgs.selfsame.curation.fiftyone_plugin import duplicates
+    from fiftyone_selfsame.fiftyone_plugin import duplicates
 
     def broken(*_, **__):
         yield from ()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 try:
@@ -50,6 +51,15 @@ def test_fiftyone_loads_every_declared_operator_without_an_error():
     assert sorted(loaded) == sorted(_declared()["operators"])
     assert not [error for error in registry.list_errors() if "selfsame" in str(error)]
     assert foo.get_operator(f"{PLUGIN}/compute_ffa").uri == f"{PLUGIN}/compute_ffa"
+
+
+def test_a_plugin_that_links_to_the_installed_package_shares_its_modules_and_errors(operator, dataset):
+    from fiftyone_selfsame.brain.errors import ConfigError
+    from fiftyone_selfsame.operators import OPERATORS
+
+    assert type(operator("compute_ffa")) in OPERATORS
+    with pytest.raises(ConfigError, match="field name"):
+        operator("compute_ffa")(dataset, field="not a name")
 
 
 def test_each_operator_is_named_after_a_plain_function_and_offers_its_arguments():
