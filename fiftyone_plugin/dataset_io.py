@@ -20,6 +20,10 @@ SIDEBAR_GROUP = "selfsame"
 _AUTOMATIC_GROUPS = ("labels", "primitives", "other")
 
 
+# Stages that say which fields a view has; the App's choice of visible fields makes one.
+_FIELD_STAGES = (fo.SelectFields, fo.ExcludeFields)
+
+
 @dataclass(frozen=True)
 class FieldSpec:
     """How a field is declared.
@@ -76,7 +80,7 @@ class Row:
 
 
 def image_samples(samples: foc.SampleCollection) -> foc.SampleCollection:
-    """The collection itself, or the image slices of a grouped one.
+    """The collection itself with all its fields, or the image slices of a grouped one; dynamic groups are dissolved.
 
     Raises:
         ConfigError: not a FiftyOne collection, a view of generated samples (patches, frames, clips), or a grouped
@@ -90,6 +94,9 @@ def image_samples(samples: foc.SampleCollection) -> foc.SampleCollection:
             "(for detections pass objects_field=...; for a video extract frames with to_frames(sample_frames=True) "
             "and clone() the result)"
         )
+    if samples._is_dynamic_groups:
+        return image_samples(samples.flatten())
+    samples = _with_all_fields(samples)
     if samples.media_type != fom.GROUP:
         return samples
     if fom.IMAGE not in samples.group_media_types.values():
@@ -98,6 +105,17 @@ def image_samples(samples: foc.SampleCollection) -> foc.SampleCollection:
             "choose slices yourself with select_group_slices(...)"
         )
     return samples.select_group_slices(media_type=fom.IMAGE)
+
+
+def _with_all_fields(samples: foc.SampleCollection) -> foc.SampleCollection:
+    """The same samples and labels without a choice of fields, which would also hide the fields that we keep."""
+    if not any(isinstance(stage, _FIELD_STAGES) for stage in samples.view()._stages):
+        return samples
+    view = samples._dataset.view()
+    for stage in samples._stages:
+        if not isinstance(stage, _FIELD_STAGES):
+            view = view.add_stage(stage)
+    return view
 
 
 def check_field_name(samples: foc.SampleCollection, name: str, option: str = "field") -> None:

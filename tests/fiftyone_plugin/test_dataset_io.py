@@ -58,6 +58,27 @@ def test_names_that_cannot_be_fields_are_refused(fo_dataset, name):
         check_field_name(fo_dataset(), name)
 
 
+def test_dynamic_groups_are_dissolved(fo_dataset):
+    dataset = fo_dataset(["/a.png", "/b.png", "/c.png"])
+    dataset.add_sample_field("kind", fo.StringField)
+    dataset.set_values("kind", ["x", "y", "x"])
+
+    assert sorted(image_samples(dataset[:2].group_by("kind")).values("filepath")) == ["/a.png", "/b.png"]
+
+
+def test_a_choice_of_fields_hides_neither_our_fields_nor_changes_which_samples_and_labels_count(fo_dataset):
+    dataset = fo_dataset(["/a.png", "/b.png", "/c.png"])
+    declare_fields(dataset, SPEC)
+    objects = fo.Detections(detections=[fo.Detection(label=name, bounding_box=[0, 0, 1, 1]) for name in "xy"])
+    dataset.set_values("gt", [objects.copy() for _ in range(3)])
+    chosen = dataset.limit(2).filter_labels("gt", fo.ViewField("label") == "x")
+
+    for view in (chosen.select_fields("gt"), chosen.exclude_fields("score")):
+        samples = image_samples(view)
+        assert samples.has_field("score")
+        assert samples.values("gt.detections.label") == [["x"], ["x"]]
+
+
 def test_read_only_fields_are_refused(fo_dataset):
     dataset = fo_dataset()
     dataset.add_sample_field("frozen", fo.FloatField, read_only=True)
