@@ -30,8 +30,10 @@ class RunSummary:
         key: key of the run record in the dataset; None if none was written (nothing to do on an empty view).
         method: name of the computation (``"compute_ffa"`` ...).
         counts: ``total``, ``done``, ``skipped``, ``failed`` samples, and what else the method counts.
-        seconds: wall-clock time of the whole job.
-        images_per_second: samples done per second of the whole job; 0 where none was done.
+        seconds: wall-clock time of the whole job, once models are loaded.
+        processing_seconds: of these, from the first image read to the last result stored, without what follows (a
+            similarity index, a map); None where nothing follows.
+        images_per_second: samples done per second of processing; 0 where none was done.
         failed: reason by sample id, all of this run.
         details: further facts of the method (fields written, models used ...), JSON-able.
         notices: sentences that the user should read.
@@ -41,6 +43,7 @@ class RunSummary:
     method: str
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    processing_seconds: float | None = None
     images_per_second: float = 0.0
     failed: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +113,9 @@ def register_run(
         config=dict(config),
         counts=dict(summary.counts),
         seconds=round(summary.seconds, 3),
+        processing_seconds=round(
+            summary.seconds if summary.processing_seconds is None else summary.processing_seconds, 3
+        ),
         images_per_second=round(summary.images_per_second, 3),
         failed=dict(list(summary.failed.items())[:MAX_FAILURES]),
         details=dict(summary.details),

@@ -1,6 +1,7 @@
 """compute_ffa: what it writes, from which foregrounds, for images and objects, and what it refuses."""
 
 import inspect
+import time
 
 import fiftyone as fo
 import numpy as np
@@ -13,6 +14,7 @@ from fiftyone_selfsame.brain.images import decode_image
 from fiftyone_selfsame.fiftyone_plugin import api
 from fiftyone_selfsame.fiftyone_plugin.compute import compute_ffa, compute_ffa_steps
 from fiftyone_selfsame.fiftyone_plugin.engine.local import Progress
+from fiftyone_selfsame.fiftyone_plugin.followups import Followups
 from fiftyone_selfsame.fiftyone_plugin.runs import last_run, load_record
 from PIL import Image
 
@@ -232,6 +234,47 @@ def test_similarity_and_visualization_are_made_on_request(fo_dataset, photos, ff
     assert summary.details["similarity_key"] == "like"
     assert replaced.counts["done"] == 0
     assert not replaced.notices
+
+
+def test_the_rate_is_that_of_the_images_whatever_follows_them(fo_dataset, photos, ffa, monkeypatch):
+    dataset, pause = fo_dataset(photos(3)), 2.0
+
+    def slow(self, samples, summary):
+        time.sleep(pause)
+        yield from ()
+
+    monkeypatch.setattr(Followups, "run", slow)
+    summary = ffa(dataset)
+
+    record = load_record(dataset, "ffa")
+    assert summary.seconds - summary.processing_seconds >= pause
+    assert summary.images_per_second == 3 / summary.processing_seconds
+    assert record["seconds"] - record["processing_seconds"] >= pause - 0.01
+
+
+def test_the_sidebar_shows_what_is_to_be_read_and_puts_the_rest_aside(fo_dataset, photos, ffa):
+    paths = photos(4)
+    dataset = fo_dataset(paths[:3])
+
+    def groups():
+        return {group.name: group.paths for group in dataset.app_config.sidebar_groups if "selfsame" in group.name}
+
+    ffa(dataset, visualization_key="map")
+    facts = ["ffa", "ffa_foreground_fraction", "ffa_n_patches", "ffa_fallback"]
+    assert groups() == {"selfsame": facts, "selfsame internals": ["ffa_error", "ffa_provenance", "map_points"]}
+
+    paths[3].write_bytes(b"")
+    dataset.add_sample(fo.Sample(filepath=str(paths[3])))
+    ffa(dataset)
+    assert groups() == {"selfsame": [*facts, "ffa_error"], "selfsame internals": ["ffa_provenance", "map_points"]}
+
+
+@pytest.mark.parametrize("narrow", [lambda d: d.select_fields(), lambda d: d.exclude_fields("ffa")])
+def test_a_view_of_few_fields_is_resumed_like_any_other(fo_dataset, photos, ffa, narrow):
+    dataset = fo_dataset(photos(3))
+    ffa(dataset.limit(2))
+
+    assert ffa(narrow(dataset)).counts == {"total": 3, "done": 1, "skipped": 2, "failed": 0}
 
 
 def test_samples_without_a_vector_are_left_out_of_brain_runs(fo_dataset, photos, ffa):
