@@ -1,6 +1,7 @@
 """Reading samples of a view in bounded chunks and writing their fields in batches."""
 
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,12 @@ from ..brain.errors import ConfigError
 from .provenance import file_stamp
 
 SIDEBAR_GROUP = "selfsame"
+INTERNALS_GROUP = "selfsame internals"
+
+_DEFAULT_FIELDS = ("id", "sample_id", "filepath", "tags", "metadata", "frames", "created_at", "last_modified_at")
+
+# Dataset documents are shared by all threads of a process, and FiftyOne loses fields that two threads add at once.
+DOCUMENT_LOCK = threading.RLock()
 
 # The groups into which FiftyOne itself sorts new fields: what it put there may be moved, what a user arranged may not.
 _AUTOMATIC_GROUPS = ("labels", "primitives", "other")
@@ -32,11 +39,13 @@ class FieldSpec:
         ftype: FiftyOne field class (``fo.FloatField`` ...).
         description: shown as the field's tooltip in the App.
         options: further arguments of ``dataset.add_sample_field`` (``embedded_doc_type``, ``subfield`` ...).
+        internal: whether it serves later runs rather than the reader: shown apart, in a group that starts collapsed.
     """
 
     ftype: type
     description: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    internal: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,8 +133,7 @@ def check_field_name(samples: foc.SampleCollection, name: str, option: str = "fi
     Raises:
         ConfigError: not a plain identifier, one that FiftyOne keeps for itself, or a field that is read-only.
     """
-    reserved = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at")
-    if not re.fullmatch(r"[A-Za-z]\w*", name) or name in reserved:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name) or _is_reserved(name):
         raise ConfigError(f"{option}={name!r} cannot be a field name; use letters, digits and underscores, e.g. 'ffa'")
     existing = samples.get_field(name)
     if existing is not None and existing.read_only:
@@ -144,7 +152,11 @@ def declare_fields(
     Raises:
         ConfigError: a field of that name exists and has another type.
     """
-    dataset = samples._dataset
+    with DOCUMENT_LOCK:
+        _declare(samples._dataset, fields, info)
+
+
+def _declare(dataset: fo.Dataset, fields: Mapping[str, FieldSpec], info: Mapping[str, Any] | None) -> None:
     for path, spec in fields.items():
         existing = dataset.get_field(path)
         if existing is not None and not _same_type(existing, spec):
@@ -161,21 +173,26 @@ def declare_fields(
             existing.save()
 
 
-def show_in_sidebar(samples: foc.SampleCollection, paths: Sequence[str]) -> None:
-    """Puts sample fields into the App's sidebar group "selfsame"; groups that the user made keep their fields."""
+def show_in_sidebar(samples: foc.SampleCollection, paths: Sequence[str], internal: Sequence[str] = ()) -> None:
+    """Puts sample fields into the App's sidebar: what a user reads into one group, internals into a collapsed one.
+
+    Groups that the user made keep their fields, and an internal field that once became readable stays so. (The App
+    would list fields without a group under "other".)
+    """
     dataset = samples._dataset
-    groups = dataset.app_config.sidebar_groups or fo.DatasetAppConfig.default_sidebar_groups(dataset)
-    ours = next((group for group in groups if group.name == SIDEBAR_GROUP), None)
-    if ours is None:
-        ours = fo.SidebarGroupDocument(name=SIDEBAR_GROUP, paths=[])
-        groups.insert(1, ours)
-    for group in groups:
-        if group.name in _AUTOMATIC_GROUPS:
-            group.paths = [path for path in group.paths if path not in paths]
-    placed = {path for group in groups for path in group.paths}
-    ours.paths = [*ours.paths, *(path for path in paths if path not in placed)]
-    dataset.app_config.sidebar_groups = groups
-    dataset.save()
+    with DOCUMENT_LOCK:
+        groups = dataset.app_config.sidebar_groups or fo.DatasetAppConfig.default_sidebar_groups(dataset)
+        _place(groups, paths, fo.SidebarGroupDocument(name=SIDEBAR_GROUP, paths=[]), 1, INTERNALS_GROUP)
+        _place(groups, internal, fo.SidebarGroupDocument(name=INTERNALS_GROUP, paths=[], expanded=False), len(groups))
+        dataset.app_config.sidebar_groups = groups
+        dataset.save()
+
+
+def readable_and_internal(fields: Mapping[str, FieldSpec]) -> tuple[list[str], list[str]]:
+    """The sample fields among those of a computation, as :func:`show_in_sidebar` takes them."""
+    paths = [path for path in fields if "." not in path]
+    internal = [path for path in paths if fields[path].internal]
+    return [path for path in paths if path not in internal], internal
 
 
 class SampleReader:
@@ -255,6 +272,31 @@ def _lacks(path: str) -> Any:
         return ~ViewField(path).exists()
     labels, attribute = path.rsplit(".", 1)
     return ViewField(labels).filter(~ViewField(attribute).exists()).length()
+
+
+def _place(
+    groups: list[fo.SidebarGroupDocument],
+    paths: Sequence[str],
+    new: fo.SidebarGroupDocument,
+    position: int,
+    *sources: str,
+) -> None:
+    """Moves paths from groups that nobody arranged into the group named as ``new``, which is inserted if need be."""
+    if not paths:
+        return
+    for group in groups:
+        if group.name in (*_AUTOMATIC_GROUPS, *sources):
+            group.paths = [path for path in group.paths if path not in paths]
+    ours = next((group for group in groups if group.name == new.name), new)
+    if ours is new:
+        groups.insert(position, new)
+    placed = {path for group in groups for path in group.paths}
+    ours.paths = [*ours.paths, *(path for path in paths if path not in placed)]
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether FiftyOne means something else by this name: a default field, or an attribute of all samples."""
+    return name in _DEFAULT_FIELDS or hasattr(fo.Sample, name)
 
 
 def _same_type(existing: fo.Field, spec: FieldSpec) -> bool:

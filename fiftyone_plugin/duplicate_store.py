@@ -16,7 +16,7 @@ from pymongo import UpdateMany, UpdateOne
 from ..brain.errors import ConfigError
 from ..brain.grouping import UNGROUPED, Groups
 from ..brain.neighbors import Pairs
-from .dataset_io import FieldSpec, check_field_name, declare_fields, show_in_sidebar
+from .dataset_io import FieldSpec, check_field_name, declare_fields, readable_and_internal, show_in_sidebar
 from .runs import RunSummary, check_run_key, list_records, load_record, load_results
 
 METHODS = ("find_exact_duplicates", "find_duplicates")
@@ -44,12 +44,12 @@ class DuplicateFields:
 
     @property
     def shown(self) -> dict[str, FieldSpec]:
-        """The fields that a curator looks at, by path."""
-        return {f"{self.key}_{name}": FieldSpec(*_DESCRIPTIONS[name]) for name in _SHOWN}
+        """The fields that hold a result, by path."""
+        return {path: spec for name in _SHOWN for path, spec in self.spec(name).items()}
 
     def spec(self, name: str) -> dict[str, FieldSpec]:
         """The specification of one field, by path."""
-        return {f"{self.key}_{name}": FieldSpec(*_DESCRIPTIONS[name])}
+        return {f"{self.key}_{name}": FieldSpec(*_DESCRIPTIONS[name], internal=name in _INTERNAL)}
 
 
 _DESCRIPTIONS: dict[str, tuple[type, str]] = {
@@ -69,6 +69,9 @@ _DESCRIPTIONS: dict[str, tuple[type, str]] = {
     "provenance": (fo.StringField, "Hash of the file and settings behind digest and measures; lets a re-run skip them"),
 }
 _SHOWN = ("group", "size", "role", "of", "similarity", "kind", "quality", "error")
+
+# The reasons of failures join the readable fields once there are any.
+_INTERNAL = ("error", "digest", "measures", "provenance")
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def declare_groups(samples: foc.SampleCollection, key: str, info: Mapping[str, A
     """Declares the fields of a key, with provenance, puts them in the sidebar and indexes them for the views."""
     names = DuplicateFields(key)
     declare_fields(samples, names.shown, dict(info))
-    show_in_sidebar(samples, list(names.shown))
+    show_in_sidebar(samples, *readable_and_internal(names.shown))
     dataset = samples._dataset
     for field in (names.group, names.role, names.size):
         dataset.create_index(field)
@@ -189,6 +192,8 @@ def write_outcome(samples: foc.SampleCollection, key: str, outcome: Outcome, *, 
     for sample_id, reason in outcome.failed.items():
         values.setdefault(sample_id, {})[names.error] = reason
     _update_each(dataset, values)
+    if outcome.failed:
+        show_in_sidebar(samples, [names.error])
 
 
 def group_counts(groups: Groups) -> dict[str, int]:

@@ -8,6 +8,7 @@ import fiftyone.core.collections as foc
 from fiftyone import ViewField
 
 from ..brain.errors import ConfigError
+from .dataset_io import show_in_sidebar
 from .engine.local import Progress
 from .runs import RunSummary
 
@@ -108,6 +109,8 @@ class Followups:
             progress=False,
             **options,
         )
+        if self.objects_field is None:
+            show_in_sidebar(samples, [], [f"{key}_points"])
         return True
 
     def _with_vectors(self, samples: foc.SampleCollection) -> foc.SampleCollection:

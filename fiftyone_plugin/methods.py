@@ -35,8 +35,10 @@ class _FieldMethod:
         self.provenance_field = f"{prefix}_provenance"
         self.fields = {
             **fields,
-            self.error_field: FieldSpec(fo.StringField, f"Why {prefix} could not be computed"),
-            self.provenance_field: FieldSpec(fo.StringField, f"Hash of the image, method and settings behind {prefix}"),
+            self.error_field: FieldSpec(fo.StringField, f"Why {prefix} could not be computed", internal=True),
+            self.provenance_field: FieldSpec(
+                fo.StringField, f"Hash of the image, method and settings behind {prefix}", internal=True
+            ),
         }
         self._results = tuple(fields)
         self.required = self._results[:1]

@@ -15,6 +15,7 @@ import fiftyone.core.collections as foc
 import yaml
 
 from ..brain.errors import ConfigError
+from .dataset_io import DOCUMENT_LOCK
 
 PLUGIN = "@selfsame/curation"
 
@@ -121,7 +122,8 @@ def register_run(
         details=dict(summary.details),
         notices=list(summary.notices),
     )
-    samples.register_run(summary.key, record, overwrite=True, cleanup=False)
+    with DOCUMENT_LOCK:
+        samples.register_run(summary.key, record, overwrite=True, cleanup=False)
     if results is not None:
         samples.save_run_results(summary.key, samples.init_run_results(summary.key, data=dict(results)), cache=False)
 

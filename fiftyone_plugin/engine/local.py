@@ -15,7 +15,16 @@ from typing import Any, Protocol
 import fiftyone.core.collections as foc
 
 from ...brain.errors import ConfigError, ImageError, SelfsameError
-from ..dataset_io import FieldSpec, Row, SampleItem, SampleReader, declare_fields, readable_and_internal, show_in_sidebar, write_rows
+from ..dataset_io import (
+    FieldSpec,
+    Row,
+    SampleItem,
+    SampleReader,
+    declare_fields,
+    readable_and_internal,
+    show_in_sidebar,
+    write_rows,
+)
 from ..provenance import config_hash, sample_provenance
 from ..runs import RunSummary, check_run_key, register_run
 from .queues import BackgroundWriter, DecodePool

@@ -1,5 +1,7 @@
 """Which collections are accepted, how fields are declared and shown, and the hashes that decide what is up to date."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import fiftyone as fo
 import numpy as np
 import pytest
@@ -52,7 +54,9 @@ def test_patches_views_and_other_objects_are_refused_with_a_way_out(fo_dataset):
         image_samples(["/a.png"])
 
 
-@pytest.mark.parametrize("name", ["a.b", "", "_x", "1x", "id", "filepath", "tags", "x y"])
+@pytest.mark.parametrize(
+    "name", ["a.b", "", "_x", "1x", "id", "filepath", "tags", "x y", "frames", "save", "media_type", None]
+)
 def test_names_that_cannot_be_fields_are_refused(fo_dataset, name):
     with pytest.raises(ConfigError, match="cannot be a field name"):
         check_field_name(fo_dataset(), name)
@@ -97,6 +101,23 @@ def test_declared_fields_say_what_they_hold_and_where_it_comes_from(fo_dataset):
     assert fo.load_dataset(dataset.name).get_field("score").info == {"model": "large"}
 
 
+def test_fields_that_several_threads_declare_at_once_are_all_there(fo_dataset):
+    dataset = fo_dataset(["/a.png"])
+    names = [f"field{number}" for number in range(24)]
+
+    def declare(name):
+        declare_fields(dataset, {name: FieldSpec(fo.FloatField, "")})
+        show_in_sidebar(dataset, [name])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(declare, names))
+
+    dataset.reload()
+    assert set(names) <= set(dataset.get_field_schema())
+    ours = next(group for group in dataset.app_config.sidebar_groups if group.name == "selfsame")
+    assert sorted(ours.paths) == sorted(names)
+
+
 def test_a_type_conflict_is_found_before_any_field_is_added(fo_dataset):
     dataset = fo_dataset(["/a.png"])
     dataset.add_sample_field("taken", fo.StringField)
@@ -117,6 +138,23 @@ def test_fields_get_a_sidebar_group_of_their_own(fo_dataset):
     groups = {group.name: group.paths for group in dataset.app_config.sidebar_groups}
     assert groups["selfsame"] == ["score"]
     assert not any("score" in paths for name, paths in groups.items() if name != "selfsame")
+
+
+def test_internal_fields_are_out_of_the_way_until_a_reader_needs_them(fo_dataset):
+    dataset = fo_dataset(["/a.png"])
+    declare_fields(dataset, SPEC | {name: FieldSpec(fo.StringField, "") for name in ("why", "hash")})
+
+    show_in_sidebar(dataset, ["score"], ["why", "hash"])
+    hidden = dataset.app_config.sidebar_groups[-1]
+    assert (hidden.name, hidden.paths, hidden.expanded) == ("selfsame internals", ["why", "hash"], False)
+
+    show_in_sidebar(dataset, ["why"])
+    show_in_sidebar(dataset, ["score"], ["why", "hash"])
+
+    groups = {group.name: group.paths for group in dataset.app_config.sidebar_groups}
+    assert (groups["selfsame"], groups["selfsame internals"]) == (["score", "why"], ["hash"])
+    placed = [path for paths in groups.values() for path in paths]
+    assert len(placed) == len(set(placed))
 
 
 def test_what_the_user_arranged_in_the_sidebar_stays(fo_dataset):

@@ -65,6 +65,8 @@ def test_fields_are_indexed_described_and_say_where_they_come_from(vector_datase
     assert field.info["threshold"] == 0.98
     groups = {group.name: group.paths for group in dataset.app_config.sidebar_groups}
     assert groups["selfsame"][:3] == ["near_group", "near_size", "near_role"]
+    internal = {f"near_{name}" for name in ("digest", "measures", "provenance", "error")}
+    assert internal == set(groups["selfsame internals"])
 
 
 def test_the_sharper_and_larger_picture_is_kept_not_the_first(vector_dataset):
