@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ class Manifest:
         name: the set's name.
         folder: where its manifest lies.
         items: its images, in the order of the manifest.
-        pairs: labelled pairs (``a``, ``b`` and what is known of them) as they stand in the manifest.
+        pairs: labelled pairs (``a``, ``b`` and what is known of them) as they stand in the manifest, but an image that
+            is named by its path or file name is named by its id.
     """
 
     name: str
@@ -68,11 +70,18 @@ def load_manifest(folder: str | os.PathLike, *, require: Sequence[str] = ()) -> 
     try:
         record = json.loads(path.read_text("utf-8"))
         items = tuple(_item(entry, path.parent) for entry in record["items"])
+        ids = _ids_by_name(items)
+        pairs = tuple(
+            {**pair, **{end: ids.get(pair[end], pair[end]) for end in ("a", "b")}} for pair in record.get("pairs", ())
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a manifest with a list of `items` that have a `path` ({error!r})") from error
+        raise ConfigError(
+            f"{path}: not a manifest with a list of `items` that have a `path`, and `pairs`, if any, of `a` and `b`"
+            f" ({error!r})"
+        ) from error
     for item in items:
         _check(item, require, path)
-    return Manifest(record.get("name", path.parent.name), path.parent, items, tuple(record.get("pairs", ())))
+    return Manifest(record.get("name", path.parent.name), path.parent, items, pairs)
 
 
 def _item(entry: Mapping[str, Any], folder: Path) -> Item:
@@ -87,6 +96,14 @@ def _item(entry: Mapping[str, Any], folder: Path) -> Item:
         group=_text(entry.get("group", entry.get("part"))),
         extra=entry,
     )
+
+
+def _ids_by_name(items: Sequence[Item]) -> dict[str, str]:
+    """Id of each item by what a pair may call it: its id before its path, that before a file name that is its alone."""
+    files = Counter(item.path.name for item in items)
+    ids = {item.path.name: item.id for item in items if files[item.path.name] == 1}
+    ids |= {item.extra.get("path", item.extra.get("image")): item.id for item in items}
+    return ids | {item.id: item.id for item in items}
 
 
 def _text(value: Any) -> str | None:

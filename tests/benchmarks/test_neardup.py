@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,6 +70,27 @@ def test_truth_has_labelled_duplicates_labelled_others_and_ignores_unlabelled_pa
     across = {(i, j) for i in (0, 1, 2) for j in (3, 4, 5)}
     assert called(data.truth.negative) == across | {(3, 4), (4, 5)}
     assert set(data.truth.kinds) == {"exact", "copy", "copy/jpeg_q20", "burst_repose", "near_duplicate"}
+
+
+@pytest.mark.parametrize("call", [lambda path: path.stem, lambda path: path.name, lambda path: f"images/{path.name}"])
+def test_pairs_may_name_images_by_id_file_name_or_path(folder, tmp_path, call):
+    shutil.copytree(folder, tmp_path / "set")
+    record = json.loads((folder / "manifest.json").read_text())
+    record["pairs"] = [{"a": call(Path("a.png")), "b": call(Path("a_small.jpg")), "relation": "copy"}]
+    (tmp_path / "set" / "manifest.json").write_text(json.dumps(record))
+
+    (pair,) = load_manifest(tmp_path / "set").pairs
+
+    assert pair == {"a": "a", "b": "a_small", "relation": "copy"}
+
+
+def test_the_pairs_of_the_demo_images_are_found():
+    manifest = load_manifest(Path(__file__).parents[2] / "fixtures" / "demo_images")
+
+    items = with_sister_images(manifest.items, manifest.pairs, manifest.folder)
+
+    assert len(items) == len(manifest.items)
+    assert read_truth(items, manifest.pairs).positive.sum() == len(manifest.pairs) > 0
 
 
 def test_a_pair_that_names_no_image_is_an_error(folder):
