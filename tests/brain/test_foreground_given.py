@@ -48,6 +48,15 @@ def test_an_instance_that_sticks_out_of_the_image_is_cut_not_squeezed():
     assert instance_mask([-2, 0, 4, 1], halves[:, ::-1], (1, 4)).tolist() == [[1, 1, 0, 0]]
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_of_overlapping_instances_none_erases_another_whatever_their_order(order):
+    boxes, masks = np.array([[0, 0, 2, 1], [1, 0, 2, 1]]), [np.array([[0.5, 1.0]]), np.array([[0.0, 1.0]])]
+
+    mask = instances_to_mask(boxes[order], [masks[index] for index in order], (1, 3))
+
+    assert mask.tolist() == [[0.5, 1, 1]]
+
+
 def test_instances_with_and_without_masks_are_joined_by_their_largest_value():
     soft = np.array([[0.25, 0.75]], np.float32)
 

@@ -67,9 +67,10 @@ def test_where_copies_abound_the_suggestion_widens_to_find_more_of_them_at_a_bou
     assert (cosines[~is_copy] >= threshold).sum() < 2 * 0.2 * 400 / 2
 
 
+@pytest.mark.parametrize("copies", [0, 30])
 @pytest.mark.parametrize("seed", range(4))
-def test_without_copies_the_suggestion_stays_strict(seed, monkeypatch):
-    vectors = planted(400, 0, seed=seed)
+def test_without_many_copies_the_suggestion_stays_strict(seed, copies, monkeypatch):
+    vectors = planted(400, copies, seed=seed)
 
     threshold, _ = neighbour_profile(vectors).suggest()
 
