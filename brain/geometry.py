@@ -115,9 +115,7 @@ def patches_to_mask(patch_map: np.ndarray, geometry: Geometry) -> np.ndarray:
         ``(H, W)`` float32 of the size of the image.
     """
     top, left, height, width = geometry.content
-    canvas = Image.fromarray(patch_map.astype(np.float32)).resize(
-        geometry.canvas_hw[::-1], Image.Resampling.BILINEAR
-    )
+    canvas = Image.fromarray(patch_map.astype(np.float32)).resize(geometry.canvas_hw[::-1], Image.Resampling.BILINEAR)
     cropped = canvas.crop((left, top, left + width, top + height))
     return np.asarray(cropped.resize(geometry.image_hw[::-1], Image.Resampling.BILINEAR))
 
