@@ -6,6 +6,7 @@ import fiftyone.core.collections as foc
 
 from ..brain.errors import ConfigError
 from ..brain.grouping import UNGROUPED, group_pairs
+from .dataset_io import image_samples
 from .duplicate_grouping import GroupingSettings
 from .duplicate_store import EXACT, SIMILAR, DuplicateFields, find_record, load_pairs
 from .duplicates import regroup_duplicates
@@ -26,7 +27,7 @@ def show_duplicate_groups(
     and follows the data when it is opened again.
 
     Args:
-        samples: a dataset or view; only its samples are shown.
+        samples: a dataset or view; only its samples are shown, of a grouped dataset all image slices.
         key: key of a run of ``find_duplicates`` or ``find_exact_duplicates``.
         threshold: form the groups anew at this cosine first, as ``regroup_duplicates`` does, which changes the
             fields of the whole run; None shows them as they are.
@@ -50,7 +51,7 @@ def show_duplicate_groups(
         query[names.size] = {"$gte": min_size}
     if kind is not None:
         query[names.kind] = kind
-    view = samples.match(query)
+    view = image_samples(samples).match(query)
     if as_groups:
         return view.group_by(names.group, order_by=names.role, reverse=True)
     return view.sort_by([(names.group, 1), (names.role, -1), (names.similarity, -1)])

@@ -161,6 +161,25 @@ def test_views_can_be_narrowed_by_view_size_and_kind(vector_dataset):
     assert len(show_duplicate_groups(dataset, kind="exact")) == 0
 
 
+def test_of_a_grouped_dataset_members_in_every_image_slice_are_shown(fo_dataset, vector_dataset):
+    paths = vector_dataset([None, None]).values("filepath")
+    dataset = fo_dataset()
+    dataset.add_group_field("group", default="left")
+    group = fo.Group()
+    names = ["left", "right", "clip"]
+    files = [*paths, "/clip.mp4"]
+    samples = [fo.Sample(filepath=file, group=group.element(name)) for file, name in zip(files, names, strict=True)]
+    dataset.add_samples(samples)
+    dataset.add_sample_field("ffa", fo.VectorField)
+    for name in names[:2]:
+        dataset.select_group_slices(name).set_values("ffa", [np.array([1.0, 0.0], np.float32)])
+
+    find_duplicates(dataset, threshold=0.98)
+
+    assert show_duplicate_groups(dataset).count() == 2
+    assert sorted(show_duplicate_groups(dataset).values("filepath")) == sorted(paths)
+
+
 def test_dynamic_groups_have_one_tile_per_group_which_shows_the_keeper(vector_dataset):
     dataset = vector_dataset(clusters())
     find_duplicates(dataset, threshold=0.95)
