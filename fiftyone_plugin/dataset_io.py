@@ -54,7 +54,7 @@ class SampleItem:
 
     Attributes:
         id: sample id.
-        filepath: the image file.
+        filepath: the image file; empty where the sample names none.
         media_type: what FiftyOne takes the file for.
         values: the extra values that the method asked for (mask, boxes ...), by path.
         file_stamp: size and modification time of the file; empty where it cannot be read.
@@ -228,10 +228,10 @@ class SampleReader:
         sample_id, filepath, provenance, *rest = row
         return SampleItem(
             id=sample_id,
-            filepath=filepath,
-            media_type=fom.get_media_type(filepath),
+            filepath=filepath or "",
+            media_type=fom.get_media_type(filepath or ""),
             values=dict(zip(self._inputs, rest[self._n_required :], strict=True)),
-            file_stamp=file_stamp(filepath),
+            file_stamp=file_stamp(filepath or ""),
             provenance=provenance,
             present=not any(rest[: self._n_required]),
         )

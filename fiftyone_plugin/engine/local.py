@@ -271,6 +271,8 @@ class _Run:
 
     def _decode(self, item: SampleItem) -> _Decoded:
         """Runs in a decode thread."""
+        if not item.filepath:
+            raise ImageError("the sample has no filepath; set it, or delete the sample")
         if item.media_type not in _IMAGE_TYPES:
             raise ImageError(
                 f"{item.filepath}: is {item.media_type}, not an image; for a video, extract frames with "

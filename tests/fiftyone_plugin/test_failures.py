@@ -112,6 +112,17 @@ def test_a_picture_that_broke_since_loses_its_vector(fo_dataset, photos, tiny_mo
     assert dataset.values("ffa_error") == [None, None]
 
 
+def test_a_sample_that_names_no_file_is_explained(fo_dataset, photos, tiny_model):
+    dataset = fo_dataset(photos(2))
+    # FiftyOne itself refuses it, but other programs write to its database too.
+    dataset._sample_collection.update_one({"_id": dataset.first()._id}, {"$set": {"filepath": None}})
+
+    summary = compute_ffa(dataset, model=tiny_model, foreground="none", device="cpu", progress=False)
+
+    assert (summary.counts["done"], summary.counts["failed"]) == (1, 1)
+    assert "no filepath" in dataset.values("ffa_error")[0]
+
+
 def test_the_first_failure_stops_the_job_on_request(zoo, tiny_model):
     with pytest.raises(SelfsameError, match=r"sample [0-9a-f]{24} failed: .*/\w+\.\w+: "):
         compute_ffa(zoo, model=tiny_model, foreground="none", skip_failures=False, device="cpu", progress=False)
