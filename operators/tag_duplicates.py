@@ -4,7 +4,7 @@ import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import duplicate_forms, forms
-from .base import CurationOperator
+from .base import CurationOperator, show_fields
 
 _LABEL = "Tag duplicates"
 
@@ -46,7 +46,8 @@ class TagDuplicates(CurationOperator):
             return tag_duplicates_steps(ctx.target_view(), **self.arguments(ctx))
 
         def finish(summary):
-            yield ctx.ops.reload_samples()
+            yield ctx.ops.reload_dataset()
+            yield from show_fields(ctx, "tags")
             counts = summary.counts
             yield ctx.ops.notify(f"Tags: {counts['keep']:,} to keep, {counts['drop']:,} to drop", variant="success")
 

@@ -42,7 +42,7 @@ class UndoDuplicateTags(CurationOperator):
             return undo_duplicate_tags_steps(ctx.dataset, **self.arguments(ctx))
 
         def finish(summary):
-            yield ctx.ops.reload_samples()
+            yield ctx.ops.reload_dataset()
             yield ctx.ops.notify(f"{forms.counted(summary.counts['untagged'], 'tag')} taken back", variant="success")
 
         return self.run(ctx, start, finish)
