@@ -14,7 +14,7 @@ from ..brain.ffa import FFAConfig, FFAExtractor, ffa_preset
 from ..brain.ffa_objects import ObjectRoute
 from ..brain.foreground import PixelForeground, TokenForeground, load_foreground
 from ..brain.token_cache import TokenCache
-from .dataset_io import check_field_name, image_samples
+from .dataset_io import check_field_name, check_own_field, image_samples
 from .engine.local import Job, Method, Progress, check_counts, stream
 from .followups import Followups
 from .label_inputs import FIELD_PREFIX, DetectionsInput, ForegroundInput
@@ -79,6 +79,7 @@ def compute_foreground_steps(
     check_counts(batch_size, num_workers)
     samples = image_samples(samples)
     check_field_name(samples, field)
+    check_own_field(samples, field)
     key = run_key or run_key_for(field)
     check_run_key(samples, key, "compute_foreground")
     _check_mask_method(method)
@@ -192,6 +193,7 @@ def compute_ffa_steps(
     check_counts(batch_size, num_workers)
     samples = image_samples(samples)
     check_field_name(samples, field)
+    check_own_field(samples, f"{objects_field}.detections.{field}" if objects_field else field)
     followups = Followups(field, objects_field, similarity_key, visualization_key)
     followups.check(samples)
     key = run_key or run_key_for(f"{objects_field}_{field}" if objects_field else field)

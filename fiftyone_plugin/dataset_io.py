@@ -20,6 +20,9 @@ INTERNALS_GROUP = "selfsame internals"
 
 _DEFAULT_FIELDS = ("id", "sample_id", "filepath", "tags", "metadata", "frames", "created_at", "last_modified_at")
 
+# What ``field.info["method"]`` says of vectors and masks that we computed.
+_WRITERS = ("compute_ffa", "compute_foreground")
+
 # Dataset documents are shared by all threads of a process, and FiftyOne loses fields that two threads add at once.
 DOCUMENT_LOCK = threading.RLock()
 
@@ -138,6 +141,26 @@ def check_field_name(samples: foc.SampleCollection, name: str, option: str = "fi
     existing = samples.get_field(name)
     if existing is not None and existing.read_only:
         raise ConfigError(f"{option}={name!r} is a read-only field; choose another name")
+
+
+def check_own_field(samples: foc.SampleCollection, path: str, option: str = "field") -> None:
+    """Refuses to replace values that a user, or another program, has put into a field.
+
+    Raises:
+        ConfigError: the field has values and was not made by one of our computations.
+    """
+    dataset = samples._dataset
+    existing = dataset.get_field(path)
+    if existing is None or (existing.info or {}).get("method") in _WRITERS:
+        return
+    # Samples that are added to another dataset bring the fields along, but not what these say of themselves.
+    if dataset.has_field(f"{path.replace('.detections.', '_')}_provenance"):
+        return
+    if dataset.count(path):
+        raise ConfigError(
+            f"{option}: field {path!r} of dataset {dataset.name!r} holds values that Selfsame did not compute and "
+            "would replace; choose another name, or delete that field if you do not need it"
+        )
 
 
 def declare_fields(

@@ -11,7 +11,7 @@ from fiftyone.operators import execution_cache, types
 
 from ..brain.errors import ConfigError, SelfsameError
 from ..brain.paths import models_dir
-from .dataset_io import check_field_name, image_samples
+from .dataset_io import check_field_name, check_own_field, image_samples
 
 # Stands for "leave it to the computation": the operators do not pass it on.
 AUTO = "auto"
@@ -154,6 +154,8 @@ def _check_writable(dataset: fo.Dataset, value: str, name: str, ftype: type | No
     kind = getattr(existing, "document_type", None) or type(existing)
     if ftype is not None and existing is not None and kind is not ftype:
         raise ConfigError(f"field {value!r} exists and is a {kind.__name__}, not a {ftype.__name__}; use another name")
+    if ftype is not None:
+        check_own_field(dataset, value, name)
 
 
 def choose_model(ctx: Any, inputs: types.Object, preset: str = "default") -> None:

@@ -12,7 +12,7 @@ from fiftyone_selfsame.brain.errors import ConfigError, ModelError
 from fiftyone_selfsame.brain.ffa import FFAConfig, FFAExtractor
 from fiftyone_selfsame.brain.images import decode_image
 from fiftyone_selfsame.fiftyone_plugin import api
-from fiftyone_selfsame.fiftyone_plugin.compute import compute_ffa, compute_ffa_steps
+from fiftyone_selfsame.fiftyone_plugin.compute import compute_ffa, compute_ffa_steps, compute_foreground
 from fiftyone_selfsame.fiftyone_plugin.engine.local import Progress
 from fiftyone_selfsame.fiftyone_plugin.followups import Followups
 from fiftyone_selfsame.fiftyone_plugin.runs import last_run, load_record
@@ -412,6 +412,37 @@ def test_cached_tokens_serve_other_settings_without_the_encoder(
     assert summary.counts["done"] == 3
     expected = slow_vectors(paths, tiny_model, pooling="cls")
     np.testing.assert_allclose(np.stack(dataset.values("ffa")), expected, atol=2e-3)
+
+
+def test_values_that_somebody_else_put_into_a_field_are_never_replaced(fo_dataset, photos, ffa, tmp_path):
+    dataset = fo_dataset(photos(2))
+    dataset.add_sample_field("mine", fo.VectorField)
+    dataset.add_sample_field("empty", fo.VectorField)
+    dataset.set_values("mine", [np.ones(3), None])
+    dataset.set_values("seg", [fo.Segmentation(mask=np.ones((4, 4), np.uint8)), None])
+    boxes = fo.Detections(detections=[fo.Detection(bounding_box=BOX, mine=[1.0, 2.0])])
+    dataset.set_values("gt", [boxes, None], dynamic=True)
+
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match=r"'mine' .* holds values that Selfsame did not compute"):
+            ffa(dataset, "mine", overwrite=overwrite)
+        with pytest.raises(ConfigError, match=r"'seg' .* holds values"):
+            compute_foreground(dataset, "grabcut", "seg", overwrite=overwrite, progress=False)
+        with pytest.raises(ConfigError, match=r"'gt.detections.mine' .* holds values"):
+            ffa(dataset, "mine", objects_field="gt", overwrite=overwrite)
+
+    assert np.array_equal(dataset.first().mine, np.ones(3))
+    assert dataset.first().seg.mask is not None
+    assert ffa(dataset, "empty").counts["done"] == 2
+    assert ffa(dataset, "empty", weights="soft").counts["done"] == 2
+
+
+def test_vectors_that_came_along_from_another_dataset_are_ours(fo_dataset, photos, ffa):
+    first, second = fo_dataset(photos(2)), fo_dataset()
+    ffa(first)
+    second.add_samples(first.iter_samples(), progress=False)
+
+    assert ffa(second).counts == {"total": 2, "done": 0, "skipped": 2, "failed": 0}
 
 
 def test_a_model_that_is_not_there_is_explained(fo_dataset, photos, ffa):

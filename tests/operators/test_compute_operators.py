@@ -77,6 +77,7 @@ def test_the_published_pipeline_brings_its_own_defaults(operator, request_of, da
         ("compute_ffa", {"field": "tags"}, "field", "cannot be a field name"),
         ("compute_ffa", {"field": "note"}, "field", "is a StringField"),
         ("compute_foreground", {"field": "note"}, "field", "is a StringField"),
+        ("compute_ffa", {"field": "other_vectors"}, "field", "Selfsame did not compute"),
         ("compute_ffa", {"similarity_key": "not valid"}, "similarity_key", "not a valid brain key"),
         ("compute_ffa", {"model": "/etc"}, "model", "SELFSAME_MODELS_DIR"),
         ("compute_ffa", {"model": "../elsewhere"}, "model", "SELFSAME_MODELS_DIR"),
@@ -85,6 +86,8 @@ def test_the_published_pipeline_brings_its_own_defaults(operator, request_of, da
 )
 def test_bad_input_is_marked_at_its_field(operator, request_of, dataset, form, name, params, field, reason):
     dataset.add_sample_field("note", fo.StringField)
+    dataset.add_sample_field("other_vectors", fo.VectorField)
+    dataset.set_values("other_vectors", [np.ones(3)] * 4)
     prop = form(operator(name), request_of(dataset, params))[field]
     assert prop["invalid"]
     assert reason in prop["error_message"]
