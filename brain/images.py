@@ -88,8 +88,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _deep_grey_to_8_bit(image: Image.Image) -> Image.Image:
     """PIL clips deep grey values at 255 when converting; a 16-bit scan must keep its tones instead."""
     values = np.asarray(image).astype(np.float64)
-    if image.mode == "F" and values.max(initial=0) <= 1.0:
+    highest = values.max(initial=0)
+    if image.mode == "F" and highest <= 1.0:
         top = 1.0
+    elif image.mode.startswith("I;16") or highest > 255:
+        top = 65535.0
     else:
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
+        top = 255.0
     return Image.fromarray(np.clip(values / top * 255.0, 0, 255).round().astype(np.uint8))

@@ -76,6 +76,12 @@ def test_16_bit_grey_keeps_its_tones_instead_of_being_clipped(tmp_path):
     assert np.abs(decoded[..., 0].astype(int) - values / 257).max() <= 1
 
 
+def test_a_nearly_black_16_bit_scan_stays_nearly_black(tmp_path):
+    path = save(tmp_path, Image.fromarray(np.full((4, 4), 200, np.uint16)), "a.png")
+
+    assert decode_image(path).max() == 1
+
+
 def test_float_tiff_in_unit_range_is_scaled_to_8_bits(tmp_path):
     values = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
     path = save(tmp_path, Image.fromarray(values), "a.tiff")
