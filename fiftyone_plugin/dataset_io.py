@@ -95,8 +95,8 @@ def image_samples(samples: foc.SampleCollection) -> foc.SampleCollection:
     """The collection itself with all its fields, or the image slices of a grouped one; dynamic groups are dissolved.
 
     Raises:
-        ConfigError: not a FiftyOne collection, a view of generated samples (patches, frames, clips), or a grouped
-            collection without image slices.
+        ConfigError: not a FiftyOne collection, a view of generated samples (patches, frames, clips), a choice among
+            dynamic groups, or a grouped collection without image slices.
     """
     if not isinstance(samples, foc.SampleCollection):
         raise ConfigError(f"samples must be a FiftyOne dataset or view, not {type(samples).__name__}")
@@ -106,9 +106,7 @@ def image_samples(samples: foc.SampleCollection) -> foc.SampleCollection:
             "(for detections pass objects_field=...; for a video extract frames with to_frames(sample_frames=True) "
             "and clone() the result)"
         )
-    if samples._is_dynamic_groups:
-        return image_samples(samples.flatten())
-    samples = _with_all_fields(samples)
+    samples = _plain_view(samples)
     if samples.media_type != fom.GROUP:
         return samples
     if fom.IMAGE not in samples.group_media_types.values():
@@ -119,13 +117,26 @@ def image_samples(samples: foc.SampleCollection) -> foc.SampleCollection:
     return samples.select_group_slices(media_type=fom.IMAGE)
 
 
-def _with_all_fields(samples: foc.SampleCollection) -> foc.SampleCollection:
-    """The same samples and labels without a choice of fields, which would also hide the fields that we keep."""
-    if not any(isinstance(stage, _FIELD_STAGES) for stage in samples.view()._stages):
+def _plain_view(samples: foc.SampleCollection) -> foc.SampleCollection:
+    """The same samples and labels without dynamic groups, whose parts FiftyOne cannot select, and with all fields.
+
+    A choice of fields would also hide the fields that we keep.
+    """
+    stages = samples.view()._stages
+    if not any(isinstance(stage, (*_FIELD_STAGES, fo.GroupBy)) for stage in stages):
         return samples
-    view = samples._dataset.view()
-    for stage in samples._stages:
-        if not isinstance(stage, _FIELD_STAGES):
+    view, in_groups = samples._dataset.view(), False
+    for stage in stages:
+        if isinstance(stage, fo.GroupBy) and not stage.flat and stage.match_expr is None:
+            in_groups = True
+        elif isinstance(stage, fo.Flatten) and not stage.stages:
+            in_groups = False
+        elif in_groups and not isinstance(stage, (*_FIELD_STAGES, fo.SortBy)):
+            raise ConfigError(
+                f"the view chooses among dynamic groups ({stage}), which is not supported; choose samples before "
+                "group_by(...), or pass dataset.select(view.flatten().values('id'))"
+            )
+        elif not in_groups and not isinstance(stage, _FIELD_STAGES):
             view = view.add_stage(stage)
     return view
 

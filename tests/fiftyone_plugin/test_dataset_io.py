@@ -67,7 +67,12 @@ def test_dynamic_groups_are_dissolved(fo_dataset):
     dataset.add_sample_field("kind", fo.StringField)
     dataset.set_values("kind", ["x", "y", "x"])
 
-    assert sorted(image_samples(dataset[:2].group_by("kind")).values("filepath")) == ["/a.png", "/b.png"]
+    for view in (dataset[:2].group_by("kind", order_by="filepath"), dataset[:2].group_by("kind").flatten()):
+        reader = SampleReader(image_samples(view), [], [], "kind")
+        assert sorted(item.filepath for chunk in reader.chunks() for item in chunk) == ["/a.png", "/b.png"]
+    for view in (dataset.group_by("kind").limit(1), dataset.group_by("kind").match(fo.ViewField("kind") == "x")):
+        with pytest.raises(ConfigError, match="chooses among dynamic groups"):
+            image_samples(view)
 
 
 def test_a_choice_of_fields_hides_neither_our_fields_nor_changes_which_samples_and_labels_count(fo_dataset):
