@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any, Protocol
 
 import fiftyone.core.collections as foc
@@ -176,11 +177,11 @@ def check_counts(batch_size: int | None, num_workers: int) -> None:
     """Refuses numbers that cannot work; a batch size of None is one that is still to be chosen.
 
     Raises:
-        ConfigError: a number is below 1.
+        ConfigError: a number is below 1, or none at all.
     """
     for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}={value} must be at least 1")
+        if value is not None and not (isinstance(value, Integral) and value >= 1):
+            raise ConfigError(f"{name}={value!r} must be a whole number of at least 1")
 
 
 @dataclass
