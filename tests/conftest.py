@@ -1,13 +1,11 @@
 """Fixtures shared by all tests: the shared data folder and a private, real FiftyOne database."""
 
-import atexit
-import contextlib
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
-from fiftyone_selfsame.fixtures.private_database import private_database
+from fiftyone_selfsame.fixtures.private_database import use_private_database
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,9 +20,7 @@ os.environ["SELFSAME_HOME"] = f"{_STATE.name}/selfsame"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # A server of our own: by itself FiftyOne would join one that it finds running, with somebody's datasets in it.
-_RESOURCES = contextlib.ExitStack()
-_RESOURCES.enter_context(private_database(Path(_STATE.name, "db")))
-atexit.register(_RESOURCES.close)
+use_private_database(Path(_STATE.name, "db"))
 
 # Import of a library in the first example, or a busy machine, must not fail a test.
 settings.register_profile("selfsame", deadline=None)
