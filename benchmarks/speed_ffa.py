@@ -33,6 +33,7 @@ from ..brain.errors import ConfigError
 from ..brain.geometry import image_to_canvas, plan_geometry
 from ..brain.images import decode_image
 from ..brain.paths import models_dir
+from ..fixtures.private_database import use_private_database
 from .report import emit
 
 # Real shapes of DINOv2; the rest of the configuration is the library's default.
@@ -65,13 +66,11 @@ def run(options: argparse.Namespace) -> None:
     """Measures both comparisons and prints one row per job."""
     if min(options.n, options.repeats, options.batch_size) < 1 or options.n_paper < 0:
         raise ConfigError("--n, --repeats and --batch-size must be at least 1, --n-paper at least 0")
-    from ..fixtures.private_database import private_database
-
+    use_private_database()
     with tempfile.TemporaryDirectory(prefix="selfsame-bench-") as folder:
         bench = _Bench(options, Path(folder))
-        with private_database(Path(folder) / "db"):
-            rows = bench.against_encoder()
-            rows += bench.against_publication() if options.n_paper else []
+        rows = bench.against_encoder()
+        rows += bench.against_publication() if options.n_paper else []
     names = ("n", "n_paper", "model", "size", "batch_size", "num_workers", "repeats", "device", "precision")
     emit(
         rows,
@@ -299,7 +298,7 @@ def _photograph(seed: int) -> Image.Image:
     height, width = _PHOTO_HW
     coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
     picture = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
-    texture = generator.normal(0, 12, (height, width, 1))
+    texture = generator.normal(0, 6, (height, width, 1))
     rows, columns = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     inside = (rows**2 + columns**2 < 0.3)[..., None]
     picture = np.where(inside, 255 - picture, picture) + texture
