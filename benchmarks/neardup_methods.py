@@ -14,6 +14,7 @@ from ..brain.hashing import file_digest, pixel_digest
 from ..brain.images import decode_image
 from ..brain.neighbors import radius_pairs
 from ..brain.thresholds import neighbour_profile
+from ..fixtures.private_database import use_private_database
 
 # The thresholds that a method is tried at, to find its best one.
 MAX_LEVELS = 60
@@ -73,6 +74,7 @@ def brain_finder(vectors: np.ndarray, paths: Sequence[Path], positives: np.ndarr
     """FiftyOne Brain's near-duplicates on the same vectors; a pair counts if both hang on one kept image."""
     if not importlib.util.find_spec("fiftyone.brain"):
         return
+    use_private_database()
     import fiftyone as fo
     import fiftyone.brain as fob
 

@@ -20,7 +20,8 @@ os.environ["SELFSAME_HOME"] = f"{_STATE.name}/selfsame"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 # A server of our own: by itself FiftyOne would join one that it finds running, with somebody's datasets in it.
-use_private_database(Path(_STATE.name, "db"))
+os.environ.pop("FIFTYONE_DATABASE_URI", None)
+use_private_database()
 
 # Import of a library in the first example, or a busy machine, must not fail a test.
 settings.register_profile("selfsame", deadline=None)

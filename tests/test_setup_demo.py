@@ -37,10 +37,12 @@ def leave_no_datasets():
         fo.delete_dataset(name)
 
 
-def run_demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run_demo(*arguments: str) -> subprocess.CompletedProcess:
+    """Runs the demo as on a machine where nothing is configured."""
+    ours = ("FIFTYONE_DATABASE_URI", "FIFTYONE_PLUGINS_DIR", "SELFSAME_HOME")
     return subprocess.run(
         [sys.executable, "-m", "fiftyone_selfsame.fixtures.demo", *arguments],
-        env={**os.environ, **environment},
+        env={name: value for name, value in os.environ.items() if name not in ours},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
