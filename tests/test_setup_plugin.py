@@ -53,12 +53,14 @@ print(json.dumps({
 def archive_address(tmp_path_factory):
     """The repository's files as GitHub would pack them, served on this machine."""
     folder = tmp_path_factory.mktemp("archive")
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     with zipfile.ZipFile(folder / "selfsame.zip", "w") as archive:
-        for name in filter(None, names):
-            if (ROOT / name).is_file():
-                archive.write(ROOT / name, f"selfsame-main/{name}")
+        for where, folders, names in os.walk(ROOT):
+            folders[:] = [
+                name for name in folders if not name.startswith((".", "__")) and not name.endswith(".egg-info")
+            ]
+            for name in names:
+                path = Path(where, name)
+                archive.write(path, Path("selfsame-main", path.relative_to(ROOT)))
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
