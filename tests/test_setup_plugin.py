@@ -4,7 +4,6 @@ import functools
 import http.server
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
