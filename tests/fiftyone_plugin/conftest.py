@@ -52,3 +52,16 @@ def vector_dataset(fo_dataset, tmp_path):
         return dataset
 
     return make
+
+
+@pytest.fixture
+def ffa(tiny_model):
+    """compute_ffa with the tiny model, without a foreground and without a progress bar."""
+
+    from fiftyone_selfsame.fiftyone_plugin.compute import compute_ffa
+
+    def run(samples, field="ffa", **options):
+        defaults = {"model": tiny_model, "foreground": "none", "device": "cpu", "progress": False}
+        return compute_ffa(samples, field, **{**defaults, **options})
+
+    return run
