@@ -166,8 +166,8 @@ def _check_installed() -> str:
         import carvekit.ml.files  # makes CarveKit's cache folder
     except ImportError as error:
         raise ModelError(
-            f"foreground 'carvekit' needs the package CarveKit ({error}); `pip install carvekit`, or use"
-            " foreground='one_pass' or 'grabcut'"
+            f"foreground 'carvekit' needs the package CarveKit ({error}); `pip install --no-deps carvekit` (its"
+            " dependencies would replace FiftyOne's OpenCV), or use foreground='one_pass' or 'grabcut'"
         ) from error
     except OSError as error:
         raise ModelError(

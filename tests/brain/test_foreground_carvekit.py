@@ -330,5 +330,5 @@ def test_its_import_leaves_random_numbers_and_cudnn_alone(monkeypatch):
 def test_its_absence_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "carvekit", None)
 
-    with pytest.raises(ModelError, match="pip install carvekit"):
+    with pytest.raises(ModelError, match="pip install --no-deps carvekit"):
         CarveKit(device="cpu")

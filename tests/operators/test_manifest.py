@@ -82,13 +82,13 @@ def test_version_and_licence_are_those_of_the_package():
     assert declared["fiftyone"]["version"].split(",")[0] == needed.removeprefix("fiftyone")
 
 
-def test_plugin_requirements_are_the_dependencies_of_the_package():
+def test_plugin_requirements_are_the_dependencies_of_the_package_without_those_that_touch_opencv():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     requirements = [line for line in lines if line and not line.startswith("#")]
-    assert sorted(requirements) == sorted(_project()["dependencies"])
-    pinned = {line for line in requirements if line.startswith("opencv")}
-    assert len({line.split("==")[1] for line in pinned}) == 1
-    assert len(pinned) == 2
+    # CarveKit's opencv-python would replace the OpenCV that FiftyOne imports by one that needs display libraries.
+    left_out = [line for line in _project()["dependencies"] if line.startswith(("carvekit", "opencv"))]
+    assert sorted([*requirements, *left_out]) == sorted(_project()["dependencies"])
+    assert len(left_out) == 3
 
 
 def test_registering_the_plugin_loads_no_heavy_library_into_the_server():
