@@ -1,5 +1,8 @@
 """Every supported architecture against a literal use of the `transformers` model that it wraps."""
 
+import os
+import shutil
+
 import pytest
 import torch
 import transformers
@@ -190,6 +193,9 @@ def test_compilation_is_asked_for_only_when_wanted_and_changes_no_token(folders,
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))), reason="needs a C++ compiler"
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_real_compiler_agrees_at_two_sizes(family, folders):
     plain = load_backbone(str(folders[family]), device="cpu")
