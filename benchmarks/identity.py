@@ -1,18 +1,15 @@
 """``quality identity``: do images of one object find each other? FFA beside simpler vectors and baselines."""
 
 import argparse
-import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..brain.backbones import default_backbone_name, load_backbone
-from ..brain.backbones.base import Tokens
 from ..brain.errors import ConfigError
-from ..brain.ffa import FFAExtractor, PreparedImage, ffa_preset
+from ..brain.ffa import FFAExtractor, ffa_preset
 from ..brain.ffa_config import ENCODES, POOLINGS, PRESETS
 from ..brain.ffa_weights import WEIGHT_MODES
 from ..brain.foreground import load_foreground
@@ -20,14 +17,12 @@ from ..brain.geometry import RESIZE_MODES
 from ..brain.images import decode_image
 from ..brain.metrics.clustering import clustering_scores
 from ..brain.metrics.retrieval import retrieval_scores
-from .baselines import histogram, phash, phash_similarity
+from .describe import HAS_IMAGEHASH, Describer, TokenMemory, pixel_masks, similarity_of
 from .manifest import Item, load_manifest
 from .report import emit
 
 # The manifest's own masks as foreground, which shows what a perfect foreground method would give.
 GIVEN_MASKS = "mask"
-
-_HAS_IMAGEHASH = importlib.util.find_spec("imagehash") is not None
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,22 +52,12 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(f"{manifest.folder}: fewer than two items have an object_id; identity cannot be measured")
     if len(items) < len(manifest.items):
         print(f"{len(manifest.items) - len(items)} of {len(manifest.items)} items have no object_id and are left out")
-    if not _HAS_IMAGEHASH:
+    if not HAS_IMAGEHASH:
         print("no phash row: the package imagehash is not installed (pip install 'fiftyone-selfsame[bench]')")
-    describer = Describer(options)
-    vectors = collect(describer, items, options.batch_size)
-    rows = identity_rows(vectors, items)
+    describer, settings = build_describer(options)
+    rows = identity_rows(describer.collect(items, options.batch_size), items)
     title = f"identity on {manifest.name}: {len(items)} images, {len({item.object_id for item in items})} objects"
-    emit(rows, data=manifest.folder, settings=describer.settings, json_path=options.json, title=title)
-
-
-def collect(describer: "Describer", items: Sequence[Item], batch_size: int) -> dict[str, np.ndarray]:
-    """``(n, d)`` vectors per method; images are held in memory one batch at a time."""
-    batches: dict[str, list[np.ndarray]] = {}
-    for start in range(0, len(items), batch_size):
-        for method, vectors in describer.vectors(items[start : start + batch_size]):
-            batches.setdefault(method, []).append(vectors)
-    return {method: np.concatenate(parts) for method, parts in batches.items()}
+    emit(rows, data=manifest.folder, settings=settings, json_path=options.json, title=title)
 
 
 def identity_rows(vectors: dict[str, np.ndarray], items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -112,7 +97,7 @@ def groups(items: Sequence[Item]) -> dict[str, list[int]]:
 def _figures(
     method: str, vectors: np.ndarray, objects: list, scope_ids: list | None, categories: list | None
 ) -> dict[str, Any]:
-    similarity = phash_similarity(vectors) if method == "phash" else vectors @ vectors.T
+    similarity = similarity_of(method, vectors)
     found = retrieval_scores(similarity, objects, scope_ids, categories)
     clusters = clustering_scores(similarity, objects, scope_ids, vectors)
     return {
@@ -129,84 +114,28 @@ def _figures(
     }
 
 
-class Describer:
-    """Turns images into the vectors of all methods, with one forward pass for all that share it.
-
-    Args:
-        options: the parsed command line.
-    """
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        preset = ffa_preset(options.preset)
-        chosen = ("encode", "pooling", "weights", "resize", "size")
-        changes = {name: getattr(options, name) for name in chosen if getattr(options, name) is not None}
-        config = replace(preset.config, **changes)
-        plain = replace(config, encode="original", pooling="patch")
-        backbone = load_backbone(options.model or preset.backbone or default_backbone_name(), device=options.device)
-        name = options.foreground or preset.foreground
-        foreground = None if name == GIVEN_MASKS else load_foreground(name, device=options.device)
-        self._given_masks = name == GIVEN_MASKS
-        self._pixel_foreground = foreground if hasattr(foreground, "masks") else None
-        self._grey = options.grey
-        self._tokens = _Memory()
-        self._extractors = {
-            "full_average": FFAExtractor(backbone, None, plain, self._tokens),
-            "class_token": FFAExtractor(backbone, None, replace(plain, pooling="cls"), self._tokens),
-            "ffa": FFAExtractor(backbone, foreground, config, self._tokens),
-        }
-        self.settings = {**self._extractors["ffa"].config_dict(), "foreground": name, "grey": options.grey}
-
-    def vectors(self, items: Sequence[Item]) -> Iterator[tuple[str, np.ndarray]]:
-        """Method by method the ``(n, d)`` unit vectors of a batch of images."""
-        images = [self._image(item) for item in items]
-        masks = self._masks(items, images)
-        self._tokens.clear()
-        for method, extractor in self._extractors.items():
-            used = masks if method == "ffa" else None
-            yield method, self._embed(extractor, images, used)
-        yield "histogram", np.stack([histogram(image) for image in images])
-        if masks is not None:
-            inside = [histogram(image, mask) for image, mask in zip(images, masks, strict=True)]
-            yield "histogram_foreground", np.stack(inside)
-        if _HAS_IMAGEHASH:
-            yield "phash", np.stack([phash(image) for image in images])
-
-    def _image(self, item: Item) -> np.ndarray:
-        image = decode_image(item.path)
-        return np.asarray(Image.fromarray(image).convert("L").convert("RGB")) if self._grey else image
-
-    def _masks(self, items: Sequence[Item], images: list[np.ndarray]) -> list[np.ndarray] | None:
-        if self._given_masks:
-            return [_read_mask(item) for item in items]
-        return None if self._pixel_foreground is None else self._pixel_foreground.masks(images)
-
-    def _embed(self, extractor: FFAExtractor, images: list[np.ndarray], masks: list[np.ndarray] | None) -> np.ndarray:
-        vectors: dict[int, np.ndarray] = {}
-        batches: dict[tuple[int, int], list[tuple[int, PreparedImage]]] = {}
-        for index, image in enumerate(images):
-            prepared = extractor.prepare(image, None if masks is None else masks[index], content_hash=str(index))
-            batches.setdefault(prepared.group_key, []).append((index, prepared))
-        for batch in batches.values():
-            results = extractor.embed([prepared for _, prepared in batch])
-            vectors.update({index: result.vector for (index, _), result in zip(batch, results, strict=True)})
-        return np.stack([vectors[index] for index in range(len(images))])
+def build_describer(options: argparse.Namespace) -> tuple[Describer, dict[str, Any]]:
+    """The methods that the options of this command ask for, and the settings to report."""
+    preset = ffa_preset(options.preset)
+    chosen = ("encode", "pooling", "weights", "resize", "size")
+    config = preset.config_with(**{name: getattr(options, name) for name in chosen})
+    plain = replace(config, encode="original", pooling="patch")
+    backbone = load_backbone(options.model or preset.backbone or default_backbone_name(), device=options.device)
+    name = options.foreground or preset.foreground
+    foreground = None if name == GIVEN_MASKS else load_foreground(name, device=options.device)
+    memory = TokenMemory()
+    extractors = {
+        "full_average": FFAExtractor(backbone, None, plain, memory),
+        "class_token": FFAExtractor(backbone, None, replace(plain, pooling="cls"), memory),
+        "ffa": FFAExtractor(backbone, foreground, config, memory),
+    }
+    masks = _given_masks if name == GIVEN_MASKS else pixel_masks(foreground)
+    settings = {**extractors["ffa"].config_dict(), "foreground": name, "grey": options.grey}
+    return Describer(extractors, memory, masks=masks, masked={"ffa"}, grey=options.grey), settings
 
 
-class _Memory:
-    """The tokens of one batch in memory, so that methods which differ in pooling share the forward pass."""
-
-    def __init__(self) -> None:
-        self._tokens: dict[str, Tokens] = {}
-
-    def get(self, key: str) -> Tokens | None:
-        return self._tokens.get(key)
-
-    def put(self, key: str, tokens: Tokens) -> Tokens:
-        self._tokens[key] = tokens
-        return tokens
-
-    def clear(self) -> None:
-        self._tokens.clear()
+def _given_masks(items: Sequence[Item], images: list[np.ndarray]) -> list[np.ndarray]:
+    return [_read_mask(item) for item in items]
 
 
 def _read_mask(item: Item) -> np.ndarray:

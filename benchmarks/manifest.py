@@ -45,12 +45,14 @@ class Manifest:
         items: its images, in the order of the manifest.
         pairs: labelled pairs (``a``, ``b`` and what is known of them) as they stand in the manifest, but an image that
             is named by its path or file name is named by its id.
+        extra: the whole manifest as it stands.
     """
 
     name: str
     folder: Path
     items: tuple[Item, ...]
     pairs: tuple[Mapping[str, Any], ...]
+    extra: Mapping[str, Any]
 
 
 def load_manifest(folder: str | os.PathLike, *, require: Sequence[str] = ()) -> Manifest:
@@ -81,7 +83,7 @@ def load_manifest(folder: str | os.PathLike, *, require: Sequence[str] = ()) -> 
         ) from error
     for item in items:
         _check(item, require, path)
-    return Manifest(record.get("name", path.parent.name), path.parent, items, pairs)
+    return Manifest(record.get("name", path.parent.name), path.parent, items, pairs, record)
 
 
 def _item(entry: Mapping[str, Any], folder: Path) -> Item:

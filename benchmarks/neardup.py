@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..brain.errors import ConfigError
-from .identity import Describer, collect
+from .identity import build_describer
 from .manifest import Item, load_manifest
 from .neardup_methods import (
     Finder,
@@ -74,15 +74,15 @@ def run(options: argparse.Namespace) -> None:
     items = with_sister_images(manifest.items, pairs, manifest.folder)
     truth = read_truth(items, pairs, by_transform=options.by_transform)
     unset = dict.fromkeys(("encode", "weights", "resize"))
-    describer = Describer(argparse.Namespace(**{**vars(options), **unset, "grey": False}))
+    describer, described = build_describer(argparse.Namespace(**{**vars(options), **unset, "grey": False}))
     rows, notes = [], {}
-    for finder in _finders(items, collect(describer, items, options.batch_size), truth):
+    for finder in _finders(items, describer.collect(items, options.batch_size), truth):
         print(f"{finder.name} ...", file=sys.stderr, flush=True)
         rows += measure(finder, truth)
         notes[finder.name] = finder.note
     print("\n".join(f"{name}: {note}" for name, note in notes.items()))
     settings = {
-        **describer.settings,
+        **described,
         "thresholds": notes,
         "duplicates": DUPLICATES,
         "negatives": NEGATIVES,

@@ -7,9 +7,9 @@ import argparse
 import sys
 
 from ..brain.errors import SelfsameError
-from . import foreground, identity, neardup
+from . import embedded, foreground, identity, keypoints, neardup
 
-COMMANDS = (identity, neardup, foreground)
+COMMANDS = (identity, neardup, foreground, keypoints, embedded)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ def emit(
     settings: Mapping[str, Any],
     json_path: str | os.PathLike | None = None,
     title: str | None = None,
+    markdown: bool = False,
 ) -> None:
     """Prints rows as a table and, where asked, writes them as JSON.
 
@@ -27,10 +28,11 @@ def emit(
         settings: JSON-able options of the run.
         json_path: file for ``{"rows", "data", "settings", "machine"}`` as JSON; NaN becomes null.
         title: heading of the table.
+        markdown: print a table for a page of the documentation instead of one for the terminal.
     """
     if title:
         print(f"\n{title}")
-    print(format_table(rows))
+    print(("\n" + format_markdown(rows)) if markdown else format_table(rows))
     if json_path is not None:
         record = {"rows": list(rows), "data": str(data), "settings": dict(settings), "machine": machine()}
         path = Path(json_path)
@@ -40,13 +42,11 @@ def emit(
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as text: words to the left, figures to the right, three decimals for fractions."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    columns, cells, numeric = _lay_out(rows)
     widths = [
         max(len(column), *(len(line[i]) for line in cells)) if cells else len(column)
         for i, column in enumerate(columns)
     ]
-    numeric = [any(_is_number(row.get(column)) for row in rows) for column in columns]
 
     def line(values: Sequence[str]) -> str:
         padded = (
@@ -56,6 +56,22 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
         return "  ".join(padded).rstrip()
 
     return "\n".join([line(columns), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def format_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a table in Markdown; fractions are written ``.554``, as in the pages of the documentation."""
+    columns, cells, numeric = _lay_out(rows)
+    ruler = ["---:" if right else "---" for right in numeric]
+    short = [[value[1:] if value.startswith("0.") else value for value in line] for line in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [columns, ruler, *short])
+
+
+def _lay_out(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Names of the columns, the cells as text, and which columns hold figures."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    numeric = [any(_is_number(row.get(column)) for row in rows) for column in columns]
+    return columns, cells, numeric
 
 
 def machine() -> dict[str, Any]:

@@ -120,6 +120,31 @@ def patches_to_mask(patch_map: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.asarray(cropped.resize(geometry.image_hw[::-1], Image.Resampling.BILINEAR))
 
 
+def points_to_canvas(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Where points of the image lie on the canvas.
+
+    Args:
+        points: ``(..., 2)`` ``(x, y)`` in pixels of the image, (0, 0) being the corner of its first pixel.
+
+    Returns:
+        ``(..., 2)`` float64 ``(x, y)`` in pixels of the canvas.
+    """
+    offset, scale = _content_xy(geometry)
+    return np.asarray(points, np.float64) * scale + offset
+
+
+def points_to_image(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The inverse of :func:`points_to_canvas`; points on the padding land outside of the image."""
+    offset, scale = _content_xy(geometry)
+    return (np.asarray(points, np.float64) - offset) / scale
+
+
+def _content_xy(geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Left upper corner of the picture on the canvas, and canvas pixels per image pixel, both ``(x, y)``."""
+    top, left, height, width = geometry.content
+    return np.array([left, top], float), np.array([width / geometry.image_hw[1], height / geometry.image_hw[0]])
+
+
 def _overlap(n_cells: int, cell: int, start: int, length: int, n_pixels: int) -> np.ndarray:
     """``(n_cells, n_pixels)``: the share of each canvas cell that each image pixel covers along one axis."""
     pixel_edges = start + np.arange(n_pixels + 1) * (length / n_pixels)

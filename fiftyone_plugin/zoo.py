@@ -1,6 +1,6 @@
 """The repository as a source of zoo models: what FiftyOne's model zoo calls, through the package's entry file.
 
-``manifest.json`` lists the models: ``selfsame/ffa-<backbone>`` for each backbone that has a name.
+``manifest.json`` lists the models: ``selfsame/ffa-<backbone>`` for each backbone of the catalogue.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 from fiftyone.operators import types
 
 from ..brain.backbones import list_backbones
-from ..brain.backbones.catalog import EMBEDDED
+from ..brain.backbones.catalog import EMBEDDED, HYBRID
 from ..brain.backbones.hub import find_model_folder
 from ..brain.errors import ConfigError
 from ..brain.ffa_config import PRESETS
@@ -37,6 +37,8 @@ def backbone_of(model_name: str) -> str:
 def download_model(model_name: str, model_path: str) -> None:
     """Brings the weights of a model onto this machine, into the cache of the Hugging Face Hub.
 
+    Those of the embedded models came with the package, and nothing is downloaded.
+
     Args:
         model_name: e.g. ``"selfsame/ffa-dinov2-small"``.
         model_path: a small file that tells FiftyOne that the model is there; it records where the weights are.
@@ -46,7 +48,7 @@ def download_model(model_name: str, model_path: str) -> None:
         ModelError: the download failed; the message says what to do.
     """
     backbone = backbone_of(model_name)
-    folder = None if backbone == EMBEDDED else str(find_model_folder(backbone))
+    folder = None if backbone in (EMBEDDED, HYBRID) else str(find_model_folder(backbone))
     record = {"model": model_name, "backbone": backbone, "weights": folder}
     Path(model_path).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

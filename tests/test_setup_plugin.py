@@ -38,7 +38,7 @@ import fiftyone.operators as foo
 dataset = fo.Dataset.from_images(sys.argv[1:], progress=False)
 compute = foo.get_operator("@selfsame/curation/compute_ffa")
 find = foo.get_operator("@selfsame/curation/find_exact_duplicates")
-compute(dataset, model="embedded", size=56, progress=False)
+compute(dataset, model="embedded-untrained", size=56, progress=False)
 find(dataset, progress=False)
 print(json.dumps({
     "operators": sorted(o.name for o in foo.list_operators() if o.plugin_name == "@selfsame/curation"),

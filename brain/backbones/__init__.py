@@ -3,7 +3,7 @@
 from .base import Backbone, Tokens
 from .catalog import CATALOG, BackboneInfo
 from .default import default_backbone_name, default_backbone_notice
-from .embedded import embedded_info
+from .embedded import embedded_info, hybrid_info
 from .loader import load_backbone
 
 __all__ = [
@@ -18,5 +18,5 @@ __all__ = [
 
 
 def list_backbones() -> list[BackboneInfo]:
-    """All backbones that have a name, the embedded one first; any other model is given by hub id or folder."""
-    return [embedded_info(), *CATALOG.values()]
+    """All backbones to choose from by name, the embedded ones first; any other model is given by hub id or folder."""
+    return [embedded_info(), hybrid_info(), *CATALOG.values()]

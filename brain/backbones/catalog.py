@@ -1,8 +1,15 @@
 """The backbones that have a name: what they are, where they are published, and how their families differ."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+# The project's own models: the trained encoder; the same beside colour statistics; seeded weights without training.
 EMBEDDED = "embedded"
+HYBRID = "embedded-hybrid"
+UNTRAINED = "embedded-untrained"
+
+# What stands in where no DINOv2 can be had.
+OFFLINE_DEFAULT = HYBRID
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -19,7 +26,7 @@ class BackboneInfo:
         patch_size: side of a patch in pixels.
         dim: channels of a token.
         default_size: side in pixels of the square input used when the user names none.
-        hub_id: id on the Hugging Face Hub; None for the embedded model.
+        hub_id: id on the Hugging Face Hub; None for the embedded models.
         parameters: number of weights of the image encoder, in millions.
     """
 
@@ -41,6 +48,7 @@ class Family:
         model_class: name of the class in ``transformers`` that holds the image encoder alone.
         final_norm: attribute of that class that is the last layer norm.
         mean, std: normalisation of RGB values in [0, 1] when the model folder states none.
+        architecture: ``"vit"`` or ``"convnext"``: which of our classes runs it. What follows is about the former.
         class_token: whether the first token is a class token; otherwise an attention-pooling head stands in for it.
         interpolate_flag: whether ``forward`` must be asked to interpolate the position embedding.
         patches_as_input: whether ``forward`` takes flattened patches instead of pixels (SigLIP 2 NaFlex).
@@ -50,6 +58,7 @@ class Family:
     final_norm: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    architecture: Literal["vit", "convnext"] = "vit"
     class_token: bool = True
     interpolate_flag: bool = False
     patches_as_input: bool = False
@@ -64,6 +73,7 @@ FAMILIES: dict[str, Family] = {
     "dinov2": Family("Dinov2Model", "layernorm", *_IMAGENET),
     "dinov2_with_registers": Family("Dinov2WithRegistersModel", "layernorm", *_IMAGENET),
     "vit": Family("ViTModel", "layernorm", *_IMAGENET, interpolate_flag=True),
+    "convnextv2": Family("ConvNextV2Model", "layernorm", *_IMAGENET, architecture="convnext"),
     "siglip": _SIGLIP,
     "siglip_vision_model": _SIGLIP,
     "siglip2": _SIGLIP2,

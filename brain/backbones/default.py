@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from functools import cache
 
-from .catalog import CATALOG, EMBEDDED
-from .embedded import EMBEDDED_FOLDER
+from .catalog import CATALOG, OFFLINE_DEFAULT
+from .embedded import embedded_folder
 from .hub import hub_has, hub_id_of, is_offline, local_model_folder, where_to_put
 
 # Small first: it takes a quarter of the base model's arithmetic, so that a first try on a laptop's CPU ends while the
@@ -23,7 +23,7 @@ def default_backbone_name() -> str:
     """The best model for a first try on this machine.
 
     A DINOv2 model that is already here (smallest first); else DINOv2 small, if the Hub answers within three seconds
-    (asked once per process, and not at all under ``HF_HUB_OFFLINE``); else the embedded model.
+    (asked once per process, and not at all under ``HF_HUB_OFFLINE``); else :data:`.catalog.OFFLINE_DEFAULT`.
     """
     return _choose().name
 
@@ -40,11 +40,12 @@ def _choose() -> _Choice:
     if not is_offline() and _hub_answers():
         megabytes = CATALOG[PREFERRED].parameters * 4
         return _Choice(PREFERRED, f"{PREFERRED} (about {megabytes} MB) will be downloaded at first use.")
-    grade = "its own small model" if EMBEDDED_FOLDER.is_dir() else "an untrained stand-in, good for a demo only"
+    own = "an untrained stand-in for its own model" if embedded_folder() is None else "its own small model"
     return _Choice(
-        EMBEDDED,
-        f"No DINOv2 weights here and no way to the Hugging Face Hub: Selfsame uses {grade}. For real results go online"
-        f" or, for {PREFERRED}, {where_to_put(PREFERRED)}.",
+        OFFLINE_DEFAULT,
+        f"No DINOv2 weights here and no way to the Hugging Face Hub: Selfsame uses {own} ({OFFLINE_DEFAULT}), of demo"
+        f" grade and far from DINOv2's quality. For real results go online or, for {PREFERRED},"
+        f" {where_to_put(PREFERRED)}.",
     )
 
 

@@ -1,152 +1,85 @@
-"""The project's own small model: a trained folder if the project carries one, else fixed seeded weights."""
+"""The project's own trained model, which the package carries, and what the catalogue says of it."""
 
-import hashlib
-import json
 import math
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
+from ..errors import ModelError
+from .catalog import EMBEDDED, HYBRID, BackboneInfo, default_input_size
+from .convnext import total_stride
+from .folder import ModelFolder, open_model_folder
+from .hybrid import HYBRID_CONFIG
+from .untrained import untrained_info
 
-from .catalog import EMBEDDED, BackboneInfo, default_input_size
-from .folder import open_model_folder
-from .vit import quiet_loading
-
-# Written by the training of the embedded model; as long as it is absent, the seeded weights below stand in.
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "embedded"
-UNTRAINED = "embedded-untrained"
 
-_DIM = 192
-_LAYERS = 6
-_PATCH = 14
-_IMAGE_SIZE = 336
-_PARAMETERS = 3
-_CONFIG = {
-    "hidden_size": _DIM,
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": 3,
-    "mlp_ratio": 4,
-    "patch_size": _PATCH,
-    "image_size": _IMAGE_SIZE,
-    "layerscale_value": 1.0,
-}
+_ARCHITECTURES = {"vit": "ViT", "convnext": "ConvNeXt V2"}
+
+
+def embedded_folder() -> ModelFolder | None:
+    """The trained model; None in a copy of the package that was made without it.
+
+    Raises:
+        ModelError: the folder is there, but broken.
+    """
+    return open_model_folder(EMBEDDED_FOLDER) if EMBEDDED_FOLDER.is_dir() else None
 
 
 def embedded_info() -> BackboneInfo:
-    """The catalogue line of the embedded model; it says so if the weights are the untrained stand-in.
+    """The catalogue line of the embedded model; it says so if the untrained stand-in takes its place.
 
     Raises:
         ModelError: the trained folder is broken.
     """
-    if not EMBEDDED_FOLDER.is_dir():
-        label = "Embedded small ViT, untrained stand-in of demo grade (not DINOv2)"
-        size = default_input_size(_PATCH)
-        return BackboneInfo(EMBEDDED, label, "embedded", _PATCH, _DIM, size, None, _PARAMETERS)
-    folder = open_model_folder(EMBEDDED_FOLDER)
-    patch, dim = folder.config["patch_size"], folder.config["hidden_size"]
-    millions = round(sum(path.stat().st_size for path in folder.weights) / 4e6)
+    folder = embedded_folder()
+    if folder is None:
+        return untrained_info(EMBEDDED)
+    label = f"Embedded small {_ARCHITECTURES[folder.family.architecture]}, demo grade (not DINOv2)"
+    patch, dim = _patch_and_dim(folder)
+    return BackboneInfo(EMBEDDED, label, "embedded", patch, dim, default_input_size(patch), None, _millions(folder))
+
+
+def hybrid_info() -> BackboneInfo:
+    """The catalogue line of the embedded model beside colour statistics.
+
+    Raises:
+        ModelError: the trained folder is broken.
+    """
+    learned = embedded_info()
     return BackboneInfo(
-        EMBEDDED, "Embedded small ViT", "embedded", patch, dim, default_input_size(patch), None, millions
+        HYBRID,
+        learned.label.replace(",", " with colour statistics,", 1),
+        learned.family,
+        learned.patch_size,
+        learned.dim + HYBRID_CONFIG.dim,
+        learned.default_size,
+        None,
+        learned.parameters,
     )
 
 
-def seeded_model() -> tuple[nn.Module, str]:
-    """The untrained stand-in: a small DINOv2 architecture (2.9 M weights) with weights that are the same everywhere.
-
-    Returns:
-        the model on the CPU in eval mode and the hexadecimal hash of its configuration and weights.
-    """
-    from transformers import Dinov2Config, Dinov2Model
-
-    arrays = {name: seeded_array(name, shape) for name, shape in _published_shapes().items()}
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    with quiet_loading():
-        model = Dinov2Model.from_pretrained(None, config=Dinov2Config(**_CONFIG), state_dict=tensors)
-    return model.eval(), _digest(arrays)
-
-
-def _published_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors as in the released DINOv2 files.
-
-    Versions of ``transformers`` rename modules and translate the released names when they load a file. Seeding by the
-    released names keeps the weights the same in all versions.
-    """
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.cls_token": (1, 1, _DIM),
-        "embeddings.mask_token": (1, _DIM),
-        "embeddings.position_embeddings": (1, (_IMAGE_SIZE // _PATCH) ** 2 + 1, _DIM),
-        "embeddings.patch_embeddings.projection.weight": (_DIM, 3, _PATCH, _PATCH),
-        "embeddings.patch_embeddings.projection.bias": (_DIM,),
-        "layernorm.weight": (_DIM,),
-        "layernorm.bias": (_DIM,),
-    }
-    square = ("attention.attention.query", "attention.attention.key", "attention.attention.value")
-    matrices = {name: (_DIM, _DIM) for name in (*square, "attention.output.dense")}
-    matrices |= {"mlp.fc1": (4 * _DIM, _DIM), "mlp.fc2": (_DIM, 4 * _DIM)}
-    for layer in range(_LAYERS):
-        prefix = f"encoder.layer.{layer}"
-        for name, shape in matrices.items():
-            shapes[f"{prefix}.{name}.weight"] = shape
-            shapes[f"{prefix}.{name}.bias"] = shape[:1]
-        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
-            shapes[f"{prefix}.{name}"] = (_DIM,)
-        for name in ("layer_scale1.lambda1", "layer_scale2.lambda1"):
-            shapes[f"{prefix}.{name}"] = (_DIM,)
-    return shapes
+def _patch_and_dim(folder: ModelFolder) -> tuple[int, int]:
+    """Patch size and channels of a token, from ``config.json`` alone."""
+    config = folder.config
+    try:
+        if folder.family.architecture == "vit":
+            return int(config["patch_size"]), int(config["hidden_size"])
+        sizes = config["hidden_sizes"]
+        return total_stride(int(config["patch_size"]), len(sizes)), int(sizes[-1])
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(
+            f"{folder.path}: config.json lacks the sizes of the model ({error!r}); install the package again"
+        ) from error
 
 
-def seeded_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Initial values of one tensor, a function of its name and shape alone.
+def _millions(folder: ModelFolder) -> int:
+    """Number of weights in millions, from the headers of the weight files, whatever their number format."""
+    from safetensors import SafetensorError, safe_open
 
-    Untrained features are better the more an image's colours and textures spread over the channels. Two settings
-    serve this: patch filters that mix all scales, as photographs do, and matrices with twice the usual gain, which
-    make every block more non-linear.
-
-    Args:
-        name: name of the tensor in the state dictionary.
-        shape: its shape.
-
-    Returns:
-        float32 array: ones for norm gains and layer scales, zeros for biases, small values for embeddings, and random
-        matrices. Only sums, products and square roots are used, so that the bits are the same on every machine.
-    """
-    if name.endswith(("lambda1", "norm.weight", "norm1.weight", "norm2.weight")):
-        return np.ones(shape, np.float32)
-    if name.endswith("bias") or "mask_token" in name:
-        return np.zeros(shape, np.float32)
-    fan_in = 1 / math.sqrt(math.prod(shape[1:]))
-    if name.endswith("projection.weight"):
-        return (_multiscale(name, shape) * fan_in).astype(np.float32)
-    scale = 0.02 if name.startswith("embeddings.") else 2 * fan_in
-    return (_uniform(name, shape) * scale).astype(np.float32)
-
-
-def _multiscale(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """``(out, in, P, P)`` unit-variance filters: equal parts of random blocks of every side that divides P."""
-    side = shape[-1]
-    counts = [count for count in range(1, side + 1) if side % count == 0]
-    layers = [_uniform(f"{name}/{count}", (*shape[:2], count, count)) for count in counts]
-    enlarged = [
-        layer.repeat(side // count, 2).repeat(side // count, 3) for layer, count in zip(layers, counts, strict=True)
-    ]
-    return sum(enlarged[1:], enlarged[0]) / math.sqrt(len(counts))
-
-
-def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Zero-mean, unit-variance uniform float64 values from the raw PCG64 stream.
-
-    NumPy guarantees the raw stream of a bit generator for all time and all machines, but not what its distributions
-    make of it.
-    """
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    raw = np.random.PCG64(seed).random_raw(math.prod(shape))
-    unit = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return ((unit - 0.5) * math.sqrt(12)).reshape(shape)
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(json.dumps(_CONFIG, sort_keys=True).encode())
-    for name in sorted(arrays):
-        digest.update(name.encode() + arrays[name].tobytes())
-    return digest.hexdigest()
+    count = 0
+    try:
+        for path in folder.weights:
+            with safe_open(path, "numpy") as file:
+                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelError(f"{folder.path}: broken weight file ({error}); install the package again") from error
+    return round(count / 1e6)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, ModelError
 from ..paths import models_dir
-from .catalog import CATALOG, EMBEDDED
+from .catalog import CATALOG, EMBEDDED, HYBRID, OFFLINE_DEFAULT
 from .folder import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHT_FILES, shard_names
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -86,7 +86,7 @@ def _check_name(name: str) -> None:
         return
     if "/" in name or "\\" in name or name.startswith(("~", ".")):
         raise ConfigError(f"model={name!r}: no such folder; give an existing folder in transformers format")
-    known = [EMBEDDED, *CATALOG]
+    known = [EMBEDDED, HYBRID, *CATALOG]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise ConfigError(
@@ -119,7 +119,7 @@ def _download(name: str, hub_id: str) -> Path:
     if is_offline():
         raise ModelError(
             f"model {name!r} is not on this machine and HF_HUB_OFFLINE=1 forbids the download; unset it, or"
-            f" {where_to_put(name)}, or use model='{EMBEDDED}'"
+            f" {where_to_put(name)}, or use model='{OFFLINE_DEFAULT}'"
         )
     fault = _ask_hub(hub_id, _DOWNLOAD_PROBE_SECONDS)
     if fault is not None:
@@ -180,7 +180,7 @@ def _explained(name: str, hub_id: str, fault: Exception) -> ModelError:
     reason = " ".join(str(fault).split())[:200]
     return ModelError(
         f"{model} is not on this machine and cannot be downloaded from {_endpoint() or 'huggingface.co'} ({reason});"
-        f" connect to the network, or {where_to_put(name)}, or use model='{EMBEDDED}'"
+        f" connect to the network, or {where_to_put(name)}, or use model='{OFFLINE_DEFAULT}'"
     )
 
 

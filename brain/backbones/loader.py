@@ -6,12 +6,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from .base import Backbone
-from .catalog import EMBEDDED, FAMILIES
+from .catalog import EMBEDDED, HYBRID, UNTRAINED
 from .device import Precision, resolve_device, resolve_precision
-from .embedded import EMBEDDED_FOLDER, UNTRAINED, seeded_model
+from .embedded import embedded_folder
+from .encoder import Placement
 from .folder import open_model_folder
 from .hub import find_model_folder
-from .vit import Placement, VitBackbone, backbone_from_folder
+from .hybrid import HybridBackbone
+from .pretrained import backbone_from_folder
+from .untrained import untrained_backbone
 
 # Models stay loaded between requests of the App. Two allow comparing models without a reload each time; more would
 # fill a device's memory with models that the user has left behind.
@@ -41,16 +44,26 @@ def load_backbone(
     name = os.fspath(name)
     resolved = resolve_device(device)
     placement = Placement(resolved, resolve_precision(precision, resolved), compile)
-    if name == EMBEDDED and not EMBEDDED_FOLDER.is_dir():
-        return _remember((EMBEDDED, placement), lambda: _untrained(placement))
-    folder = open_model_folder(EMBEDDED_FOLDER if name == EMBEDDED else find_model_folder(name))
+    if name in (EMBEDDED, HYBRID, UNTRAINED):
+        key, load = _own(name, placement)
+        return _remember(key, load)
+    folder = open_model_folder(find_model_folder(name))
     return _remember((name, folder.digest(), placement), lambda: backbone_from_folder(folder, placement, name=name))
 
 
-def _untrained(placement: Placement) -> VitBackbone:
-    model, digest = seeded_model()
-    family = FAMILIES["dinov2"]
-    return VitBackbone(model, family, placement, name=UNTRAINED, weights_hash=digest, mean=family.mean, std=family.std)
+def _own(name: str, placement: Placement) -> tuple[tuple, Callable[[], Backbone]]:
+    """What tells a model of the package apart in memory, and how to load it."""
+    folder = None if name == UNTRAINED else embedded_folder()
+    digest = UNTRAINED if folder is None else folder.digest()
+
+    def learned() -> Backbone:
+        if folder is None:
+            return untrained_backbone(placement)
+        return backbone_from_folder(folder, placement, name=EMBEDDED)
+
+    if name == HYBRID:
+        return (HYBRID, digest, placement), lambda: HybridBackbone(learned())
+    return (EMBEDDED, digest, placement), learned
 
 
 def _remember(key: tuple, load: Callable[[], Backbone]) -> Backbone:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from fiftyone_selfsame.benchmarks.quality import main
-from fiftyone_selfsame.benchmarks.report import emit, format_table
+from fiftyone_selfsame.benchmarks.report import emit, format_markdown, format_table
 
 
 def test_a_table_has_all_columns_in_order_with_words_left_and_figures_right():
@@ -28,6 +28,17 @@ def test_numpy_figures_and_large_ones_are_readable():
     )
 
 
+def test_a_table_for_the_documentation_writes_fractions_without_a_leading_zero():
+    rows = [{"method": "ffa", "top1": 0.51234, "n": 204}, {"method": "chance", "top1": None, "n": 0}]
+
+    assert format_markdown(rows).splitlines() == [
+        "| method | top1 | n |",
+        "| --- | ---: | ---: |",
+        "| ffa | .512 | 204 |",
+        "| chance | - | 0 |",
+    ]
+
+
 def test_a_table_without_rows_is_not_an_error():
     assert format_table([]) == "\n"
 
@@ -47,7 +58,7 @@ def test_the_json_holds_rows_data_settings_and_machine(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("\nA title\nmethod")
 
 
-@pytest.mark.parametrize("command", ["identity", "neardup", "foreground"])
+@pytest.mark.parametrize("command", ["identity", "neardup", "foreground", "keypoints", "embedded"])
 def test_every_quality_command_explains_itself_and_takes_data_and_json(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -34,6 +34,8 @@ def literal(family, folder, pixels, rows, columns):
 
     What enters the model's own last norm is caught at its door, as versions differ in what they call hidden states.
     """
+    if family == "convnextv2":
+        return literal_convnext(folder, pixels)
     classes = {
         "dinov2": "Dinov2Model",
         "dinov2_with_registers": "Dinov2WithRegistersModel",
@@ -53,6 +55,18 @@ def literal(family, folder, pixels, rows, columns):
         return after.reshape(shape), before.reshape(shape), output.pooler_output, output.pooler_output
     first = 5 if family == "dinov2_with_registers" else 1
     return after[:, first:].reshape(shape), before[:, first:].reshape(shape), after[:, 0], before[:, 0]
+
+
+def literal_convnext(folder, pixels):
+    """Location by location; the class tokens are the model's pooled output, and what enters its norm."""
+    model = transformers.ConvNextV2Model.from_pretrained(folder).eval()
+    caught = []
+    model.layernorm.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
+    with torch.no_grad():
+        output = model(pixel_values=normalised(pixels, *IMAGENET))
+        before = torch.einsum("bchw->bhwc", output.last_hidden_state)
+        after = torch.stack([model.layernorm(token) for token in before.flatten(0, 2)]).reshape(before.shape)
+    return after, before, output.pooler_output, caught[0]
 
 
 def literal_inputs(family, pixels, rows, columns):
@@ -99,6 +113,24 @@ def test_siglip_without_its_head_gives_the_mean_of_the_patches_as_class_token(tm
     folder = make_model_folder("siglip_vision", tmp_path, vision_use_head=False)
     tokens = load_backbone(str(folder), device="cpu").tokens(images(4, 4, 16))
     torch.testing.assert_close(tokens.cls, tokens.patch.mean((1, 2)))
+
+
+def test_dinov2_with_patches_of_16_pixels_equals_the_wrapped_model(tmp_path):
+    folder = make_model_folder("dinov2", tmp_path, patch_size=16, image_size=64)
+    pixels = images(3, 5, 16)
+    tokens = load_backbone(str(folder), device="cpu").tokens(pixels)
+    torch.testing.assert_close(tokens.patch, literal("dinov2", folder, pixels, 3, 5)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_convnext_keeps_no_maps_of_early_stages_whatever_its_folder_asks_for(tmp_path, monkeypatch):
+    returned = []
+    forward = transformers.ConvNextV2Model.forward
+    monkeypatch.setattr(
+        transformers.ConvNextV2Model, "forward", lambda *a, **k: returned.append(forward(*a, **k)) or returned[-1]
+    )
+    backbone = load_backbone(str(make_model_folder("convnextv2", tmp_path, output_hidden_states=True)), device="cpu")
+    backbone.tokens(images(2, 2, 16))
+    assert returned[0].hidden_states is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -172,6 +204,10 @@ def test_input_of_a_wrong_shape_or_type_is_named_in_the_error(pixels, named, fol
         ("dino", {"patch_size": 8, "image_size": 32}, 8, 224),
         ("siglip", {"patch_size": 14, "image_size": 62}, 14, 56),
         ("siglip2", {}, 16, 64),
+        ("dinov2", {"patch_size": 16, "image_size": 64}, 16, 336),
+        ("convnextv2", {}, 16, 336),
+        ("convnextv2", {"hidden_sizes": [8, 32], "depths": [1, 1], "num_stages": 2}, 8, 224),
+        ("convnextv2", {"hidden_sizes": [8, 8, 8, 32], "depths": [1, 1, 1, 1], "num_stages": 4}, 32, 320),
     ],
 )
 def test_the_default_size_suits_the_model_and_is_a_multiple_of_its_patch(tmp_path, family, overrides, patch, size):

@@ -14,6 +14,7 @@ from fiftyone_selfsame.brain.backbones import (
     load_backbone,
     loader,
 )
+from fiftyone_selfsame.brain.backbones.catalog import OFFLINE_DEFAULT
 from fiftyone_selfsame.brain.errors import ModelError
 from fiftyone_selfsame.fixtures.model_folders import make_model_folder
 from huggingface_hub import constants
@@ -130,14 +131,14 @@ def test_without_a_network_the_error_says_where_to_put_the_folder(monkeypatch, t
     assert "siglip-base" in message
     assert "google/siglip-base-patch16-224" in message
     assert str(tmp_path / "siglip-base") in message
-    assert "model='embedded'" in message
+    assert f"model='{OFFLINE_DEFAULT}'" in message
 
 
 def test_offline_mode_asks_nobody(hub, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE=1 forbids the download; unset it, or put"):
         load_backbone("dinov2-base", device="cpu")
-    assert default_backbone_name() == "embedded"
+    assert default_backbone_name() == OFFLINE_DEFAULT
     assert hub.asked == []
 
 
@@ -148,10 +149,11 @@ def test_the_default_is_dinov2_small_where_the_hub_answers_and_it_is_asked_once(
     assert len(hub.asked) == 1
 
 
-def test_the_default_is_the_embedded_model_without_a_network_and_the_notice_says_why():
-    assert default_backbone_name() == "embedded"
+def test_the_default_is_an_embedded_model_without_a_network_and_the_notice_says_why():
+    assert default_backbone_name() == OFFLINE_DEFAULT
     notice = default_backbone_notice()
     assert "no way to the Hugging Face Hub" in notice
+    assert f"({OFFLINE_DEFAULT}), of demo grade and far from DINOv2's quality" in notice
     assert "$SELFSAME_MODELS_DIR/dinov2-small" in notice
     assert "\n" not in notice
 
@@ -161,7 +163,7 @@ def test_a_hub_that_never_answers_does_not_hold_up_the_default(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: released.wait(60))
     monkeypatch.setattr("fiftyone_selfsame.brain.backbones.hub._PROBE_SECONDS", 0.05)
     try:
-        assert default_backbone_name() == "embedded"
+        assert default_backbone_name() == OFFLINE_DEFAULT
         assert not released.is_set()
     finally:
         released.set()

@@ -71,7 +71,7 @@ def test_a_catalogue_name_is_not_shadowed_by_a_folder_in_the_current_directory(t
 
 def test_the_catalogue_has_the_released_names():
     hub_ids = {info.name: info.hub_id for info in list_backbones()}
-    assert hub_ids["embedded"] is None
+    assert hub_ids["embedded"] is hub_ids["embedded-hybrid"] is None
     for size in ("small", "base", "large", "giant"):
         assert hub_ids[f"dinov2-{size}"] == f"facebook/dinov2-{size}"
         assert hub_ids[f"dinov2-{size}-registers"] == f"facebook/dinov2-with-registers-{size}"
@@ -219,6 +219,7 @@ def test_loading_leaves_the_callers_random_numbers_alone(folder):
     ("name", "says"),
     [
         ("dinov2-smal", "did you mean 'dinov2-small'"),
+        ("embeded-hybrid", "did you mean 'embedded-hybrid'"),
         ("no-such-model", "no-such-model.*siglip2-base.*SELFSAME_MODELS_DIR"),
         ("", "is unknown"),
         ("/no/such/folder", "no such folder"),

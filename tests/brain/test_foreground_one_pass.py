@@ -168,7 +168,7 @@ def test_tokens_that_are_not_numbers_spoil_no_other_image():
 
 
 def test_the_arithmetic_is_below_three_per_cent_of_even_the_smallest_backbone():
-    backbone = load_backbone("embedded", device="cpu")
+    backbone = load_backbone("embedded-untrained", device="cpu")
     images = torch.rand(1, 3, 336, 336, generator=torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as encoder:
         tokens = backbone.tokens(images).patch

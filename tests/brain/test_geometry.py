@@ -10,6 +10,8 @@ from fiftyone_selfsame.brain.geometry import (
     mask_to_patches,
     patches_to_mask,
     plan_geometry,
+    points_to_canvas,
+    points_to_image,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -189,3 +191,24 @@ def test_a_constant_map_stays_constant(value, height, width):
     pixels = patches_to_mask(np.full((4, 4), value, np.float32), geometry)
 
     assert np.allclose(pixels, value, atol=1e-6)
+
+
+def test_points_travel_with_the_picture_onto_its_canvas():
+    geometry = plan_geometry((100, 200), 56, 14, "letterbox")
+
+    corners = points_to_canvas(np.array([[0, 0], [200, 100], [100, 50]]), geometry)
+
+    assert np.allclose(corners, [[0, 14], [56, 42], [28, 28]])
+
+
+@given(height=sides, width=sides, mode=modes, x=st.floats(0, 1), y=st.floats(0, 1))
+def test_points_return_from_the_canvas_to_where_they_were(height, width, mode, x, y):
+    geometry = plan_geometry((height, width), 112, 14, mode)
+    point = np.array([x * width, y * height])
+
+    on_canvas = points_to_canvas(point, geometry)
+
+    top, left, content_height, content_width = geometry.content
+    assert left - 1e-9 <= on_canvas[0] <= left + content_width + 1e-9
+    assert top - 1e-9 <= on_canvas[1] <= top + content_height + 1e-9
+    assert np.allclose(points_to_image(on_canvas, geometry), point)

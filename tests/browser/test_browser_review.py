@@ -36,7 +36,7 @@ def test_a_curator_embeds_groups_tags_and_undoes(open_app, dataset, save_screens
     app.wait_for_samples(len(members))
     assert app.values_in_grid("dup_group") == [str(group) for group in members.values("dup_group")]
     assert app.values_in_grid("dup_role") == members.values("dup_role")
-    # The copies that the demo makes are found, also with the untrained encoder of a machine without a network.
+    # The copies that the demo makes are found, also with the small encoder of a machine without a network.
     assert {"as_png", "as_bmp", "file_copy"} <= set(members.values("edit"))
     save_screenshot("groups")
 

@@ -9,7 +9,7 @@ from fiftyone_selfsame.fiftyone_plugin.compute import compute_ffa, compute_foreg
 from fiftyone_selfsame.fiftyone_plugin.model import FFAModel, FFAModelConfig
 from PIL import Image
 
-SMALL = {"model": "embedded", "size": 56, "device": "cpu"}
+SMALL = {"model": "embedded-untrained", "size": 56, "device": "cpu"}
 
 
 @pytest.fixture

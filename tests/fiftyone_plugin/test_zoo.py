@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.backbones import list_backbones
+from fiftyone_selfsame.brain.backbones.embedded import EMBEDDED_FOLDER
 from fiftyone_selfsame.brain.errors import ConfigError, ModelError
 from fiftyone_selfsame.fiftyone_plugin import zoo
 from fiftyone_selfsame.fixtures.model_folders import make_model_folder
@@ -36,6 +37,8 @@ def source(tmp_path_factory):
         for name in PACKAGES:
             for path in (ROOT / name).rglob("*.py"):
                 archive.add(path, f"selfsame-main/{path.relative_to(ROOT)}")
+        if EMBEDDED_FOLDER.is_dir():
+            archive.add(EMBEDDED_FOLDER, f"selfsame-main/{EMBEDDED_FOLDER.relative_to(ROOT)}")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -85,11 +88,11 @@ def test_a_zoo_model_loads_and_embeds_as_the_package_does(registered, fo_dataset
 
     pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    model = foz.load_zoo_model("selfsame/ffa-embedded", size=56, device="cpu")
+    model = foz.load_zoo_model("selfsame/ffa-embedded", size=112, device="cpu")
     assert type(model).__module__ == "selfsame_curation.fiftyone_plugin.model"
     assert foz.is_zoo_model_downloaded("selfsame/ffa-embedded")
     found = fo_dataset([tmp_path / "a.png"]).compute_embeddings(model, num_workers=0)
-    own = FFAModel.from_kwargs(model="embedded", size=56, device="cpu")
+    own = FFAModel.from_kwargs(model="embedded", size=112, device="cpu")
     np.testing.assert_allclose(found[0], own.embed(pixels), atol=1e-5)
 
 

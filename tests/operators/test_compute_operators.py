@@ -7,11 +7,12 @@ import fiftyone.operators as foo
 import numpy as np
 import pytest
 from fiftyone.operators.executor import ExecutionError
+from fiftyone_selfsame.brain.backbones.catalog import OFFLINE_DEFAULT
 from fiftyone_selfsame.fixtures.model_folders import make_model_folder
 
 PLUGIN = "@selfsame/curation"
 FFA = f"{PLUGIN}/compute_ffa"
-QUICK = {"model": "embedded", "size": 56, "device": "cpu"}
+QUICK = {"model": "embedded-untrained", "size": 56, "device": "cpu"}
 
 
 @pytest.fixture
@@ -35,8 +36,8 @@ def grouped(fo_dataset, pictures):
 def test_the_form_of_an_untouched_dataset(operator, request_of, dataset, form, notices):
     properties = form(operator("compute_ffa"), request_of(dataset))
     assert "4 images: 4 to compute." in notices(properties)
-    assert "untrained" in notices(properties)
-    assert properties["model"]["view"]["choices"][0]["label"] == "Default: embedded"
+    assert "of demo grade" in notices(properties)
+    assert properties["model"]["view"]["choices"][0]["label"] == f"Default: {OFFLINE_DEFAULT}"
     assert "Empty: ffa_similarity" in properties["similarity_key"]["view"]["description"]
     assert "visualization_key" not in properties
     assert "objects_field" not in properties
@@ -172,8 +173,8 @@ def test_the_app_computes_vectors_and_what_fiftyone_makes_of_them(operator, requ
 
 def test_the_summary_names_failures_and_says_if_a_stand_in_was_used(operator, request_of, dataset, run_in_app):
     Path(dataset.last().filepath).write_bytes(b"")
-    _, result = run_in_app(operator("compute_ffa"), request_of(dataset, {"size": 56, "device": "cpu"}))
-    assert "untrained" in result["form"]["notice_0"]["view"]["label"]
+    _, result = run_in_app(operator("compute_ffa"), request_of(dataset, {"size": 112, "device": "cpu"}))
+    assert "of demo grade" in result["form"]["notice_0"]["view"]["label"]
     shown = result["form"]["failures"]["view"]
     assert shown["label"] == "1 failed"
     assert "is empty (0 bytes)" in shown["description"]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.geometry import plan_geometry
+from fiftyone_selfsame.brain.metrics.keypoints import correct_points, pck_scores, pck_threshold
 from fiftyone_selfsame.brain.metrics.retrieval import average_precision
 
 Arrays = Mapping[str, np.ndarray]
@@ -32,6 +33,42 @@ def check_letterbox(arrays: Arrays) -> None:
         assert [left, top, left + w, top + h] == expected.tolist()
 
 
+def check_pck_spair(arrays: Arrays) -> None:
+    """PCK of all points and of the geometry-aware ones, overall, per azimuth difference and per category (SPair)."""
+    x0, y0, x1, y1 = arrays["trg_bbox_xyxy"].T
+    subsets = {f"_az{k}": arrays["out_azimuth_difference"] == k for k in range(5)}
+    subsets |= {f"_cat_{name}": arrays["category"] == name for name in np.unique(arrays["category"])}
+    _check_pck(arrays, np.stack([x1 - x0, y1 - y0], 1), arrays["out_trg_kps_840_xy"], subsets)
+
+
+def check_pck_ap10k(arrays: Arrays) -> None:
+    """The same with boxes given by their sides, and without targets on the canvas (AP-10K)."""
+    sizes = arrays["trg_size_wh"]
+    contents = [plan_geometry((int(height), int(width)), 840, 14, "letterbox").content for width, height in sizes]
+    margins = np.array([(left, top) for top, left, _, _ in contents])
+    scales = 840 / sizes.max(1)
+    targets = arrays["trg_kps_xyv"][..., :2] * scales[:, None, None] + margins[:, None]
+    _check_pck(arrays, arrays["trg_bbox_ltwh"][:, 2:], targets, {})
+
+
+def _check_pck(arrays: Arrays, boxes_wh: np.ndarray, targets: np.ndarray, subsets: Mapping[str, np.ndarray]) -> None:
+    """Thresholds for alpha = 1 on the canvas, and every PCK; ``subsets`` are the pairs by the ending of the name."""
+    scales = 840 / arrays["trg_size_wh"].max(1)
+    thresholds = [pck_threshold(tuple(box * scale), alpha=1) for box, scale in zip(boxes_wh, scales, strict=True)]
+    np.testing.assert_allclose(thresholds, arrays["out_threshold_px"], rtol=1e-5)
+    points = {"": arrays["out_mutually_visible"], "_geo": arrays["out_geometry_aware"]}
+    pairs = {"": np.ones(len(targets), bool), **subsets}
+    for kind, ending in ((kind, ending) for kind in points for ending in pairs):
+        chosen = points[kind] & pairs[ending][:, None]
+        for index, alpha in enumerate(arrays["alpha"]):
+            rows = zip(arrays["pred_xy"], targets, chosen, thresholds, strict=True)
+            scores = pck_scores(correct_points(p[one], t[one], alpha * threshold) for p, t, one, threshold in rows)
+            for flavour, value in (("per_point", scores.per_point), ("per_image", scores.per_image)):
+                key = f"out_{flavour}{kind}{ending}"
+                if key in arrays:
+                    np.testing.assert_allclose(value, arrays[key][index], rtol=0, atol=1e-5, err_msg=key)
+
+
 class Checker(NamedTuple):
     """What one check needs (beginnings of array names, one array at least for each) and does."""
 
@@ -45,9 +82,18 @@ class Checker(NamedTuple):
         return set().union(*found) if all(found) else set()
 
 
+_PCK = ("alpha", "pred_xy", "trg_size_wh", "out_threshold_px", "out_mutually_visible", "out_geometry_aware")
+_PCK += ("out_per_point", "out_per_image")
+
 CHECKERS = (
     Checker("average_precision", ("ap_relevance", "ap_total", "ap_derived_"), check_average_precision),
     Checker("letterbox", ("pad__sizes_wh", "pad__canvas_xyxy"), check_letterbox),
+    Checker(
+        "pck_spair",
+        (*_PCK, "trg_bbox_xyxy", "out_trg_kps_840_xy", "category", "out_azimuth_difference"),
+        check_pck_spair,
+    ),
+    Checker("pck_ap10k", (*_PCK, "trg_bbox_ltwh", "trg_kps_xyv"), check_pck_ap10k),
 )
 
 
@@ -112,3 +158,14 @@ def test_a_wrong_value_is_noticed():
 
     with pytest.raises(AssertionError):
         check_average_precision({**arrays, "ap_total": np.array([3])})
+
+
+def test_a_wrong_pck_is_noticed(request):
+    path = reference_folder(request.config) / "correspondence" / "pck_ap10k.npz"
+    if not path.is_file():
+        pytest.skip(f"needs {path.name}, which is absent")
+    with np.load(path, allow_pickle=False) as arrays:
+        wrong = {**arrays, "out_per_image_geo": arrays["out_per_image_geo"] + 1e-3}
+
+    with pytest.raises(AssertionError, match="out_per_image_geo"):
+        check_pck_ap10k(wrong)
