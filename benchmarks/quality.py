@@ -7,9 +7,9 @@ import argparse
 import sys
 
 from ..brain.errors import SelfsameError
-from . import embedded, foreground, identity, keypoints, neardup
+from . import embedded, foreground, identity, keypoints, neardup, search
 
-COMMANDS = (identity, neardup, foreground, keypoints, embedded)
+COMMANDS = (identity, neardup, foreground, keypoints, embedded, search)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """Decoding of image files into upright 8-bit RGB arrays, the only form in which images enter the methods."""
 
+import io
 import os
 from pathlib import Path
 
@@ -9,14 +10,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import ImageError
 
 
-def decode_image(path: str | os.PathLike, *, min_side: int | None = None) -> np.ndarray:
+def decode_image(source: str | os.PathLike | bytes, *, min_side: int | None = None) -> np.ndarray:
     """Reads an image file as upright RGB.
 
     EXIF orientation is applied once, here. Palette, grey, CMYK and 16-bit images become 8-bit RGB (16-bit values are
     scaled, not clipped); transparent pixels are laid over white, because their hidden colours are arbitrary.
 
     Args:
-        path: the image file.
+        source: the image file, or its content.
         min_side: if given, a JPEG may be decoded at 1/2, 1/4 or 1/8 scale as long as neither side falls below this
             many pixels; several times faster on camera files. None decodes every pixel.
 
@@ -26,21 +27,26 @@ def decode_image(path: str | os.PathLike, *, min_side: int | None = None) -> np.
     Raises:
         ImageError: the file is missing, empty, a directory, truncated or not an image; the message says which.
     """
-    path = Path(path)
-    _check_file(path)
+    name: str | Path
+    file: io.BytesIO | Path
+    if isinstance(source, bytes):
+        name, file = "the picture given", io.BytesIO(source)
+    else:
+        name = file = Path(source)
+        _check_file(file)
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             if min_side is not None:
                 _draft(image, min_side)
             image.load()
             return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image file that can be read; convert it to JPEG or PNG") from error
+        raise ImageError(f"{name}: not an image file that can be read; convert it to JPEG or PNG") from error
     except Image.DecompressionBombError as error:
         # Pillow's limit is a global setting of the process (179 million pixels), which is not ours to change.
-        raise ImageError(f"{path}: too many pixels to be decoded safely ({error}); downscale it") from error
+        raise ImageError(f"{name}: too many pixels to be decoded safely ({error}); downscale it") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path}: broken or truncated image ({error}); replace or remove the file") from error
+        raise ImageError(f"{name}: broken or truncated image ({error}); replace or remove the file") from error
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:

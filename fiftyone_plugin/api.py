@@ -5,12 +5,17 @@ from importlib import import_module
 # Name → the module of this package that defines it.
 _HOMES = {
     "FFAModel": "model",
+    "build_region_index": "region_index",
+    "clear_object_search": "region_search",
+    "compute_claid_regions": "regions",
     "compute_ffa": "compute",
     "compute_foreground": "compute",
     "find_duplicates": "duplicates",
     "find_exact_duplicates": "exact_duplicates",
     "regroup_duplicates": "duplicates",
+    "search_by_object": "region_search",
     "show_duplicate_groups": "duplicate_views",
+    "show_region_level": "region_views",
     "tag_duplicates": "duplicate_tags",
     "undo_duplicate_tags": "duplicate_tags",
 }

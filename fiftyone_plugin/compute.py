@@ -1,14 +1,12 @@
 """Foreground masks and FFA vectors as fields of a dataset: from the user's options to jobs for the engine."""
 
-import logging
 import os
 from collections.abc import Generator
 from dataclasses import dataclass
 
 import fiftyone.core.collections as foc
-import fiftyone.core.view as fov
 
-from ..brain.backbones import Backbone, default_backbone_name, default_backbone_notice, load_backbone
+from ..brain.backbones import Backbone
 from ..brain.errors import ConfigError
 from ..brain.ffa import FFAConfig, FFAExtractor, ffa_preset
 from ..brain.ffa_objects import ObjectRoute
@@ -18,15 +16,11 @@ from .dataset_io import check_field_name, check_own_field, image_samples
 from .engine.local import Job, Method, Progress, check_counts, stream
 from .followups import Followups
 from .label_inputs import FIELD_PREFIX, DetectionsInput, ForegroundInput
+from .loading import default_batch_size, load_model
 from .mask_store import MASK_TARGETS, MaskStore
-from .methods import FFAMethod, ObjectsMethod, PixelMaskMethod, TokenMaskMethod
-from .runs import RunSummary, check_run_key, run_key_for
+from .methods import FFAMethod, ObjectsMethod, PixelMaskMethod, TokenMaskMethod, other_settings
+from .runs import RunSummary, check_run_key, nothing_to_do, run_key_for
 from .steps import plain_function
-
-logger = logging.getLogger(__name__)
-
-# Images per forward pass: enough to fill a GPU; on a CPU larger batches only take memory.
-_GPU_BATCH, _CPU_BATCH = 64, 8
 
 # Whole photographs wait in full size for a pixel foreground: a batch of them takes memory before it saves time.
 _PIXEL_BATCH = 4
@@ -85,13 +79,13 @@ def compute_foreground_steps(
     _check_mask_method(method)
     total = samples.count()
     if not total:
-        return _nothing("compute_foreground")
+        return nothing_to_do("compute_foreground")
     yield Progress(0, total, label="Loading the model")
     store = MaskStore(samples, field, mask_dir)
     foreground, notices = load_foreground(method, device=device), []
     config = {"field": field, "precision": precision}
     if hasattr(foreground, "coverage"):
-        backbone, notices = _load_model(model, device, precision)
+        backbone, notices = load_model(model, device, precision)
         extractor = FFAExtractor(backbone, foreground, token_cache=TokenCache() if cache_tokens else None)
         masks: Method = TokenMaskMethod(extractor, field, store, num_workers, config, cache_tokens)
         batch_size = _batch_size(backbone, foreground) if batch_size is None else batch_size
@@ -203,14 +197,14 @@ def compute_ffa_steps(
     foreground = foreground or chosen.foreground
     total = samples.count()
     if not total:
-        return _nothing("compute_ffa")
+        return nothing_to_do("compute_ffa")
     source = _FFASource(samples, field, foreground, objects_field, object_route, precision, cache_tokens)
     yield Progress(0, total, label="Loading the model")
-    backbone, notices = _load_model(model or chosen.backbone, device, precision)
+    backbone, notices = load_model(model or chosen.backbone, device, precision)
     finder = source.finder(device)
     batch_size = _batch_size(backbone, finder) if batch_size is None else batch_size
     method = source.method(backbone, finder, config, batch_size)
-    notices += source.other_vectors(method)
+    notices += other_settings(samples, method)
 
     def finish(summary: RunSummary) -> Generator[Progress, None, None]:
         summary.notices[:0] = notices
@@ -285,35 +279,11 @@ class _FFASource:
         route, cached = self.object_route, self.cache_tokens
         return ObjectsMethod(extractor, self.field, objects, route, batch_size, record, cached)
 
-    def other_vectors(self, method: Method) -> list[str]:
-        """Warns where the field will hold vectors of two kinds, which must not be compared."""
-        dataset, path = self.samples._dataset, next(iter(method.fields))
-        existing = dataset.get_field(path)
-        same = existing is None or existing.info == {"method": method.name, **method.config}
-        if same or not isinstance(self.samples, fov.DatasetView):
-            return []
-        others = dataset.count(path) - self.samples.count(path)
-        if others <= 0:
-            return []
-        return [
-            f"{others:,} vectors in {path!r} outside this view were made with other settings: do not compare them with "
-            "the new ones"
-        ]
-
-
-def _load_model(name: str | None, device: str, precision: str) -> tuple[Backbone, list[str]]:
-    """A backbone, and what the user should know if we chose it."""
-    notice = default_backbone_notice() if name is None else None
-    if notice:
-        logger.warning(notice)
-    backbone = load_backbone(name or default_backbone_name(), device=device, precision=precision)
-    return backbone, [notice] if notice else []
-
 
 def _batch_size(backbone: Backbone, finder: PixelForeground | TokenForeground | None) -> int:
     if hasattr(finder, "masks") and not getattr(finder, "in_worker", False):
         return _PIXEL_BATCH
-    return _CPU_BATCH if backbone.device.type == "cpu" else _GPU_BATCH
+    return default_batch_size(backbone)
 
 
 def _check_mask_method(method: str) -> None:
@@ -322,8 +292,3 @@ def _check_mask_method(method: str) -> None:
             f"method={method!r} finds no foreground; choose 'one_pass', 'grabcut' or 'carvekit' (compute_ffa takes "
             f"foreground={method!r} directly)"
         )
-
-
-def _nothing(method: str) -> RunSummary:
-    counts = {"total": 0, "done": 0, "skipped": 0, "failed": 0}
-    return RunSummary(None, method, counts, notices=["Nothing to do: there are no images in this view."])

@@ -20,8 +20,8 @@ INTERNALS_GROUP = "selfsame internals"
 
 _DEFAULT_FIELDS = ("id", "sample_id", "filepath", "tags", "metadata", "frames", "created_at", "last_modified_at")
 
-# What ``field.info["method"]`` says of vectors and masks that we computed.
-_WRITERS = ("compute_ffa", "compute_foreground")
+# What ``field.info["method"]`` says of vectors, masks and regions that we computed.
+_WRITERS = ("compute_ffa", "compute_foreground", "compute_claid_regions", "search_by_object")
 
 # Dataset documents are shared by all threads of a process, and FiftyOne loses fields that two threads add at once.
 DOCUMENT_LOCK = threading.RLock()

@@ -158,12 +158,14 @@ def _check_writable(dataset: fo.Dataset, value: str, name: str, ftype: type | No
         check_own_field(dataset, value, name)
 
 
-def choose_model(ctx: Any, inputs: types.Object, preset: str = "default") -> None:
-    """The encoder: any of the catalogue, a folder under ``$SELFSAME_MODELS_DIR``, or a Hugging Face id."""
-    from ..brain.backbones import default_backbone_name, default_backbone_notice
-    from ..brain.ffa_config import ffa_preset
+def choose_model(ctx: Any, inputs: types.Object, named: str | None = None) -> None:
+    """The encoder: any of the catalogue, a folder under ``$SELFSAME_MODELS_DIR``, or a Hugging Face id.
 
-    named = ffa_preset(preset).backbone
+    Args:
+        named: the encoder of the chosen preset; None where that takes the best one at hand.
+    """
+    from ..brain.backbones import default_backbone_name, default_backbone_notice
+
     view = types.AutocompleteView()
     view.add_choice(AUTO, label=f"Default: {named or default_backbone_name()}")
     for value, label in list_models(ctx):
@@ -180,6 +182,13 @@ def choose_model(ctx: Any, inputs: types.Object, preset: str = "default") -> Non
         require(prop, check_model, value)
     elif named is None and (notice := default_backbone_notice()):
         inputs.view("model_notice", types.Notice(label=notice))
+
+
+def ffa_backbone(preset: str) -> str | None:
+    """The encoder that a preset of FFA names."""
+    from ..brain.ffa_config import ffa_preset
+
+    return ffa_preset(preset).backbone
 
 
 @cached_in_prompt
@@ -294,17 +303,22 @@ def run_options(inputs: types.Object) -> None:
     )
 
 
-def model_options(inputs: types.Object) -> None:
-    """All that concerns the running of a model over many images."""
+def model_options(inputs: types.Object, *, tokens: bool = True) -> None:
+    """All that concerns the running of a model over many images.
+
+    Args:
+        tokens: whether the computation can keep the encoder's tokens.
+    """
     choose_device(inputs)
     formats = [(AUTO, "Automatic", None), *((name, name, None) for name in ("fp32", "bf16", "fp16"))]
     choose(inputs, "precision", formats, default=AUTO, label="Number format")
     inputs.int("batch_size", min=1, label="Images per batch", description="Empty: chosen by device")
     choose_workers(inputs)
-    inputs.bool(
-        "cache_tokens",
-        default=False,
-        label="Keep the encoder's tokens on disk",
-        description="Other settings on the same images then need no encoder; about half a megabyte per image",
-    )
+    if tokens:
+        inputs.bool(
+            "cache_tokens",
+            default=False,
+            label="Keep the encoder's tokens on disk",
+            description="Other settings on the same images then need no encoder; about half a megabyte per image",
+        )
     run_options(inputs)

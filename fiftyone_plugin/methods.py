@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.collections as foc
+import fiftyone.core.view as fov
 import numpy as np
 
 from ..brain.ffa import FFAExtractor, FFAResult, PreparedImage
@@ -23,8 +25,8 @@ from .mask_store import MaskStore
 THRESHOLD = 0.5
 
 
-class _FieldMethod:
-    """What the methods share: a family of fields named after one of them, and no labels to read."""
+class FieldMethod:
+    """What methods share: a family of fields named after one of them, and no labels to read."""
 
     inputs: Sequence[str] = ()
 
@@ -53,7 +55,23 @@ class _FieldMethod:
         return True
 
 
-class FFAMethod(_FieldMethod):
+def other_settings(samples: foc.SampleCollection, method: FieldMethod) -> list[str]:
+    """Warns where a field will hold vectors of two kinds, which must not be compared: a view's, and those outside."""
+    dataset, path = samples._dataset, next(iter(method.fields))
+    existing = dataset.get_field(path)
+    same = existing is None or existing.info == {"method": method.name, **method.config}
+    if same or not isinstance(samples, fov.DatasetView):
+        return []
+    others = dataset.count(path) - samples.count(path)
+    if others <= 0:
+        return []
+    return [
+        f"{others:,} vectors in {path!r} outside this view were made with other settings: do not compare them with "
+        "the new ones"
+    ]
+
+
+class FFAMethod(FieldMethod):
     """One vector per image.
 
     Args:
@@ -103,7 +121,7 @@ class _PreparedObjects:
         return self.views[0].group_key if self.views else None
 
 
-class ObjectsMethod(_FieldMethod):
+class ObjectsMethod(FieldMethod):
     """One vector per detection.
 
     Args:
@@ -176,7 +194,7 @@ class ObjectsMethod(_FieldMethod):
         return self._objects.stamp(item.values)
 
 
-class _MaskMethod(_FieldMethod):
+class _MaskMethod(FieldMethod):
     """One foreground mask per image, as a PNG beside the database.
 
     The files are written by threads of their own, so that the device does not wait for them.

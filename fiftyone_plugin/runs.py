@@ -63,6 +63,12 @@ class RunSummary:
         return "\n".join(lines)
 
 
+def nothing_to_do(method: str) -> RunSummary:
+    """The summary of a computation on a view without images; nothing is recorded."""
+    counts = {"total": 0, "done": 0, "skipped": 0, "failed": 0}
+    return RunSummary(None, method, counts, notices=["Nothing to do: there are no images in this view."])
+
+
 def run_key_for(name: str) -> str:
     """A valid key (an identifier) for a run on the field or detections path called ``name``."""
     key = re.sub(r"\W", "_", name)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 from typing import Any
 
+import fiftyone.core.collections as foc
 import fiftyone.core.utils as fou
 
 from .engine.local import Progress
@@ -17,20 +18,29 @@ _PROGRESS_DOC = """
 """
 
 
-def plain_function(steps: Callable[..., Generator[Progress, None, RunSummary]]) -> Callable[..., RunSummary]:
+def plain_function(
+    steps: Callable[..., Generator[Progress, None, RunSummary]],
+    outcome: Callable[[foc.SampleCollection, RunSummary], Any] | None = None,
+) -> Callable[..., Any]:
     """The function that runs a ``*_steps`` generator to its end: same arguments and ``progress``, returns the summary.
 
     The generator's docstring must have a section ``Returns:`` after its arguments.
+
+    Args:
+        steps: the generator; its first argument is a dataset or view.
+        outcome: what to return instead of the summary, from that view and the summary.
     """
 
     @functools.wraps(steps)
-    def function(*args: Any, progress: Any = None, **kwargs: Any) -> RunSummary:
-        return exhaust(steps(*args, **kwargs), progress)
+    def function(samples: foc.SampleCollection, *args: Any, progress: Any = None, **kwargs: Any) -> Any:
+        summary = exhaust(steps(samples, *args, **kwargs), progress)
+        return summary if outcome is None else outcome(samples, summary)
 
     signature = inspect.signature(steps)
     bar = inspect.Parameter("progress", inspect.Parameter.KEYWORD_ONLY, default=None)
     parameters = [*signature.parameters.values(), bar]
-    function.__signature__ = signature.replace(parameters=parameters, return_annotation=RunSummary)  # type: ignore
+    returned = RunSummary if outcome is None else inspect.signature(outcome).return_annotation
+    function.__signature__ = signature.replace(parameters=parameters, return_annotation=returned)  # type: ignore
     function.__name__ = function.__qualname__ = steps.__name__.removesuffix("_steps")
     function.__doc__ = (steps.__doc__ or "").replace("\n    Returns:", _PROGRESS_DOC + "\n    Returns:", 1)
     return function

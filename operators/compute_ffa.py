@@ -125,7 +125,7 @@ def _how(ctx, inputs):
     ]
     forms.choose(inputs, "preset", presets, default="default", view=types.RadioGroup, label="Pipeline")
     preset = ctx.params.get("preset", "default")
-    forms.choose_model(ctx, inputs, preset)
+    forms.choose_model(ctx, inputs, forms.ffa_backbone(preset))
     forms.choose_foreground(ctx, inputs, preset)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import fiftyone as fo
 import pytest
 from fiftyone_selfsame.brain.errors import ConfigError, SelfsameError
-from fiftyone_selfsame.fixtures import demo_job
+from fiftyone_selfsame.fiftyone_plugin import api
+from fiftyone_selfsame.fixtures import demo_job, demo_search
 from fiftyone_selfsame.fixtures.demo_photos import demo_photos
 from fiftyone_selfsame.fixtures.private_database import private_database
 from PIL import Image
@@ -55,11 +56,27 @@ def test_the_demo_ends_with_a_table_and_its_second_run_computes_nothing(photos, 
     first, second = run_demo(*arguments), run_demo(*arguments)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    columns = "job +images +done +unchanged +failed +groups +duplicates +seconds +images/s"
+    columns = "job +images +done +unchanged +failed +groups +duplicates +regions +seconds +images/s"
     assert re.search(f"^{columns}$", first.stdout, re.MULTILINE)
     assert re.search(r"^compute_ffa +3 +3 +0 +0 ", first.stdout, re.MULTILINE)
     assert re.search(r"^find_exact_duplicates +3 +3 +0 +0 +1 +1 ", first.stdout, re.MULTILINE)
     assert re.search(r"^compute_ffa +3 +0 +3 +0 ", second.stdout, re.MULTILINE)
+    assert re.search(r"^compute_claid_regions +3 +3 +0 +0 ", first.stdout, re.MULTILINE)
+    assert re.search(r"^build_region_index +3 +0 +3 +0 ", second.stdout, re.MULTILINE)
+
+
+def test_the_demo_finds_a_carton_among_shelves_of_others(leave_no_datasets):
+    dataset = demo_job.build_dataset(None, None)
+    cartons = dataset.match({"object": {"$regex": "juice|milk|yoghurt"}})
+    dataset.delete_samples([one for one in dataset.values("id") if one not in set(cartons.values("id"))])
+    api.compute_claid_regions(dataset, model="embedded-hybrid", device="cpu", progress=False)
+
+    rows = demo_search.search_step(dataset)
+
+    assert [row["shows"] for row in rows[:3]] == ["bravo-apple-juice"] * 3
+    assert all(row["photograph"] != demo_search.PHOTOGRAPH for row in rows)
+    view = dataset.load_saved_view(demo_search.VIEW)
+    assert view.values("demo_search_rank") == [1, 2, 3, 4, 5]
 
 
 def test_a_folder_without_pictures_ends_the_demo_with_advice(tmp_path):

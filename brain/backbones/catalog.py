@@ -1,4 +1,4 @@
-"""The backbones that have a name: what they are, where they are published, and how their families differ."""
+"""The models that have a name: what they are, where they are published, and how their families differ."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -45,10 +45,11 @@ class Family:
     """How one architecture of ``transformers`` is handled.
 
     Attributes:
-        model_class: name of the class in ``transformers`` that holds the image encoder alone.
-        final_norm: attribute of that class that is the last layer norm.
+        model_class: name of the class in ``transformers`` (VGG: in ``torchvision``) that holds the image encoder alone.
+        final_norm: attribute of that class that is the last layer norm; "" where there is none.
         mean, std: normalisation of RGB values in [0, 1] when the model folder states none.
-        architecture: ``"vit"`` or ``"convnext"``: which of our classes runs it. What follows is about the former.
+        architecture: which of our classes runs it. What follows is about ``"vit"``; ``"resnet"`` and ``"vgg"`` are not
+            backbones, but give feature maps.
         class_token: whether the first token is a class token; otherwise an attention-pooling head stands in for it.
         interpolate_flag: whether ``forward`` must be asked to interpolate the position embedding.
         patches_as_input: whether ``forward`` takes flattened patches instead of pixels (SigLIP 2 NaFlex).
@@ -58,7 +59,7 @@ class Family:
     final_norm: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    architecture: Literal["vit", "convnext"] = "vit"
+    architecture: Literal["vit", "convnext", "resnet", "vgg"] = "vit"
     class_token: bool = True
     interpolate_flag: bool = False
     patches_as_input: bool = False
@@ -78,6 +79,43 @@ FAMILIES: dict[str, Family] = {
     "siglip_vision_model": _SIGLIP,
     "siglip2": _SIGLIP2,
     "siglip2_vision_model": _SIGLIP2,
+}
+
+# Networks without tokens, whose maps describe regions: by `model_type`, or `architecture` in the format of timm.
+MAP_FAMILIES: dict[str, Family] = {
+    "resnet": Family("ResNetModel", "", *_IMAGENET, architecture="resnet"),
+    "vgg16": Family("vgg16", "", *_IMAGENET, architecture="vgg"),
+}
+
+
+@dataclass(frozen=True)
+class FeatureMapInfo:
+    """One line of the list of networks that describe regions by their maps, and are no backbones.
+
+    Attributes:
+        name: what a user types.
+        label: what a form shows.
+        stride: pixels of the image per cell of the map.
+        dim: channels of the map.
+        hub_id: id on the Hugging Face Hub.
+        parameters: number of weights that are used, in millions.
+    """
+
+    name: str
+    label: str
+    stride: int
+    dim: int
+    hub_id: str
+    parameters: int
+
+
+FEATURE_MAPS: dict[str, FeatureMapInfo] = {
+    info.name: info
+    for info in (
+        FeatureMapInfo("resnet50", "ResNet-50 (ImageNet)", 32, 2048, "microsoft/resnet-50", 24),
+        FeatureMapInfo("resnet101", "ResNet-101 (ImageNet)", 32, 2048, "microsoft/resnet-101", 43),
+        FeatureMapInfo("vgg16", "VGG-16 (ImageNet)", 16, 512, "timm/vgg16.tv_in1k", 15),
+    )
 }
 
 
@@ -150,4 +188,10 @@ CATALOG: dict[str, BackboneInfo] = {
         _siglip2_naflex("base", 768, 93),
         _siglip2_naflex("so400m", 1152, 428),
     )
+}
+
+# Where every model that has a name is published.
+HUB_IDS: dict[str, str] = {
+    **{name: info.hub_id for name, info in CATALOG.items() if info.hub_id is not None},
+    **{name: info.hub_id for name, info in FEATURE_MAPS.items()},
 }

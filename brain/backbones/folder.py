@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,10 @@ from .catalog import FAMILIES, Family
 
 CONFIG_FILE = "config.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+
+# In order of preference; the second must be read by a package that is not among our requirements.
+VOCABULARY_FILES = ("tokenizer.json", "spiece.model")
 
 # In order of preference; an index lists the shards of a model that is split over several files.
 WEIGHT_FILES = (
@@ -52,12 +57,16 @@ class ModelFolder:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def open_model_folder(path: Path) -> ModelFolder:
+def open_model_folder(path: Path, families: Mapping[str, Family] = FAMILIES) -> ModelFolder:
     """Looks at a model folder without loading its weights.
+
+    Args:
+        path: the folder.
+        families: the architectures to accept, by ``model_type`` of ``config.json`` (``architecture`` in that of timm).
 
     Raises:
         ModelError: it lacks ``config.json`` or weights, one of its files is broken, or its architecture is not one
-            of those in :data:`FAMILIES`.
+            of those in ``families``.
     """
     config_path = path / CONFIG_FILE
     if not config_path.is_file():
@@ -65,15 +74,15 @@ def open_model_folder(path: Path) -> ModelFolder:
             f"{path}: no {CONFIG_FILE} in this folder; give a folder in transformers format ({CONFIG_FILE} and"
             " model.safetensors), as `model.save_pretrained(folder)` or `hf download` write it"
         )
-    config = _read_json(config_path)
-    model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    config = read_json(config_path)
+    model_type: Any = config.get("model_type", config.get("architecture"))
+    if model_type not in families:
         raise ModelError(
             f"{config_path}: architecture {model_type!r} is not supported; use a model whose model_type is one of"
-            f" {', '.join(FAMILIES)}"
+            f" {', '.join(families)}"
         )
-    family = FAMILIES[model_type]
-    mean, std = _normalisation(path, family)
+    family = families[model_type]
+    mean, std = _normalisation(path, config, family)
     return ModelFolder(path, config, family, _weight_files(path), mean, std)
 
 
@@ -83,7 +92,7 @@ def shard_names(index_path: Path) -> list[str]:
     Raises:
         ModelError: the index is broken.
     """
-    weight_map = _read_json(index_path).get("weight_map")
+    weight_map = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index_path}: broken weight index (no weight_map); download the model again")
     return sorted({Path(str(name)).name for name in weight_map.values()})
@@ -104,16 +113,22 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     raise ModelError(f"{folder}: no weights in this folder; it needs model.safetensors (or pytorch_model.bin)")
 
 
-def _normalisation(folder: Path, family: Family) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _normalisation(
+    folder: Path, config: dict[str, Any], family: Family
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     path = folder / PREPROCESSOR_FILE
     if not path.is_file():
-        return family.mean, family.std
-    settings = _read_json(path)
+        # The format of timm has it in config.json.
+        found = config.get("pretrained_cfg")
+        settings, keys, path = found if isinstance(found, dict) else {}, ("mean", "std"), folder / CONFIG_FILE
+    else:
+        settings, keys = read_json(path), ("image_mean", "image_std")
     if settings.get("do_normalize") is False:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean_key, std_key = keys
     return (
-        _triple(settings.get("image_mean", family.mean), "image_mean", path),
-        _triple(settings.get("image_std", family.std), "image_std", path),
+        _triple(settings.get(mean_key, family.mean), mean_key, path),
+        _triple(settings.get(std_key, family.std), std_key, path),
     )
 
 
@@ -122,12 +137,17 @@ def _triple(values: Any, key: str, path: Path) -> tuple[float, float, float]:
         red, green, blue = (float(value) for value in values)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path}: {key} is {values!r}, not three numbers; correct or delete the file") from error
-    if key == "image_std" and 0.0 in (red, green, blue):
+    if key.endswith("std") and 0.0 in (red, green, blue):
         raise ModelError(f"{path}: {key} is {values!r}, but must not be zero; correct or delete the file")
     return red, green, blue
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of a model folder.
+
+    Raises:
+        ModelError: it cannot be read, or is something else.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -4,20 +4,29 @@ import difflib
 import os
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, ModelError
 from ..paths import models_dir
-from .catalog import CATALOG, EMBEDDED, HYBRID, OFFLINE_DEFAULT
-from .folder import CONFIG_FILE, PREPROCESSOR_FILE, WEIGHT_FILES, shard_names
+from .catalog import CATALOG, EMBEDDED, HUB_IDS, HYBRID, OFFLINE_DEFAULT
+from .folder import (
+    CONFIG_FILE,
+    PREPROCESSOR_FILE,
+    TOKENIZER_CONFIG_FILE,
+    VOCABULARY_FILES,
+    WEIGHT_FILES,
+    shard_names,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_BACKBONES = (EMBEDDED, HYBRID, *CATALOG)
 _PROBE_SECONDS = 3.0
 _DOWNLOAD_PROBE_SECONDS = 15.0
 
 
-def find_model_folder(name: str) -> Path:
+def find_model_folder(name: str, known: Sequence[str] = _BACKBONES) -> Path:
     """The folder of a model, from the first place that has it.
 
     Looked at in this order: the path itself, ``$SELFSAME_MODELS_DIR``, the cache of the Hugging Face Hub, the Hub.
@@ -25,6 +34,7 @@ def find_model_folder(name: str) -> Path:
 
     Args:
         name: a name of the catalogue, a Hugging Face id or the path of a folder.
+        known: the names to speak of where this one is unknown.
 
     Raises:
         ConfigError: the name is unknown, or the path does not exist.
@@ -33,14 +43,14 @@ def find_model_folder(name: str) -> Path:
     folder = local_model_folder(name)
     if folder is not None:
         return folder
-    if name not in CATALOG:
-        _check_name(name)
+    if name not in HUB_IDS:
+        _check_name(name, known)
     return _download(name, hub_id_of(name))
 
 
 def local_model_folder(name: str) -> Path | None:
     """The folder of a model that is on this machine; None where it would have to be downloaded."""
-    if name not in CATALOG:
+    if name not in HUB_IDS:
         if name and Path(name).expanduser().is_dir():
             return Path(name).expanduser().absolute()
         if not _NAME.fullmatch(name):
@@ -56,7 +66,7 @@ def local_model_folder(name: str) -> Path | None:
 
 def hub_id_of(name: str) -> str:
     """The Hugging Face id of a catalogue name; any other name is its own id."""
-    return (CATALOG[name].hub_id or name) if name in CATALOG else name
+    return HUB_IDS.get(name, name)
 
 
 def is_offline() -> bool:
@@ -70,15 +80,46 @@ def hub_has(hub_id: str) -> bool:
     return _ask_hub(hub_id, _PROBE_SECONDS) is None
 
 
+def complete_with_tokenizer(name: str, folder: Path) -> None:
+    """Downloads the tokenizer of a model whose folder lies in the Hub's cache, if it has none there.
+
+    Args:
+        name: what :func:`find_model_folder` was asked for.
+        folder: what it returned; a folder of the user's own is left as it is.
+
+    Raises:
+        ModelError: the tokenizer must be downloaded and cannot be.
+    """
+    hub_id = hub_id_of(name)
+    if any((folder / file).is_file() for file in VOCABULARY_FILES) or not _HUB_ID.fullmatch(hub_id):
+        return
+    if folder != _cached_snapshot(hub_id):
+        return
+    if is_offline():
+        raise ModelError(
+            f"model {name!r} is on this machine without its tokenizer and HF_HUB_OFFLINE=1 forbids the download; unset"
+            f" it, or put {' or '.join(VOCABULARY_FILES)} and {TOKENIZER_CONFIG_FILE} into {folder}"
+        )
+    try:
+        # Of the same commit as the weights, or else it would land in another folder of the cache.
+        _fetch(hub_id, TOKENIZER_CONFIG_FILE, folder.name)
+        for file in VOCABULARY_FILES:
+            if _fetch(hub_id, file, folder.name) is not None:
+                return
+    # As for the weights: every HTTP library has its own errors.
+    except Exception as error:
+        raise _explained(name, hub_id, error) from error
+
+
 def where_to_put(name: str) -> str:
     """One clause that tells the user where the folder of a model would be found."""
-    target = name if name in CATALOG else name.replace("/", "--")
+    target = name if name in HUB_IDS else name.replace("/", "--")
     kept = models_dir()
     place = f"{kept / target}" if kept else f"$SELFSAME_MODELS_DIR/{target} (a folder of your choice)"
     return f"put the model's folder (config.json, model.safetensors) at {place}"
 
 
-def _check_name(name: str) -> None:
+def _check_name(name: str, known: Sequence[str]) -> None:
     """Raises unless the name may be an id on the Hub."""
     if Path(name).expanduser().is_file():
         raise ConfigError(f"model={name!r} is a file; give the folder that holds config.json and the weights")
@@ -86,7 +127,6 @@ def _check_name(name: str) -> None:
         return
     if "/" in name or "\\" in name or name.startswith(("~", ".")):
         raise ConfigError(f"model={name!r}: no such folder; give an existing folder in transformers format")
-    known = [EMBEDDED, HYBRID, *CATALOG]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise ConfigError(
@@ -184,13 +224,13 @@ def _explained(name: str, hub_id: str, fault: Exception) -> ModelError:
     )
 
 
-def _fetch(hub_id: str, filename: str) -> str | None:
-    """Downloads one file; None where the model has no such file."""
+def _fetch(hub_id: str, filename: str, revision: str | None = None) -> str | None:
+    """Downloads one file; None where the model (at that commit) has no such file."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
-        return hf_hub_download(hub_id, filename, endpoint=_endpoint())
+        return hf_hub_download(hub_id, filename, revision=revision, endpoint=_endpoint())
     except LocalEntryNotFoundError:
         raise
     except EntryNotFoundError:

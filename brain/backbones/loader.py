@@ -4,9 +4,11 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any, TypeVar
 
+from ..errors import ConfigError
 from .base import Backbone
-from .catalog import EMBEDDED, HYBRID, UNTRAINED
+from .catalog import EMBEDDED, FEATURE_MAPS, HYBRID, UNTRAINED
 from .device import Precision, resolve_device, resolve_precision
 from .embedded import embedded_folder
 from .encoder import Placement
@@ -19,10 +21,12 @@ from .untrained import untrained_backbone
 # Models stay loaded between requests of the App. Two allow comparing models without a reload each time; more would
 # fill a device's memory with models that the user has left behind.
 _MAX_LOADED = 2
-_loaded: OrderedDict[tuple, Backbone] = OrderedDict()
+_loaded: OrderedDict[tuple, Any] = OrderedDict()
 _lock = threading.Lock()
 # One load at a time, because loading changes settings of `transformers` for its duration.
 _loading = threading.Lock()
+
+Loaded = TypeVar("Loaded")
 
 
 def load_backbone(
@@ -46,9 +50,14 @@ def load_backbone(
     placement = Placement(resolved, resolve_precision(precision, resolved), compile)
     if name in (EMBEDDED, HYBRID, UNTRAINED):
         key, load = _own(name, placement)
-        return _remember(key, load)
+        return remember(key, load)
+    if name in FEATURE_MAPS:
+        raise ConfigError(
+            f"model={name!r} has no tokens: it describes regions, as a network of feature maps; for tokens use a"
+            " vision transformer such as 'dinov2-small'"
+        )
     folder = open_model_folder(find_model_folder(name))
-    return _remember((name, folder.digest(), placement), lambda: backbone_from_folder(folder, placement, name=name))
+    return remember((name, folder.digest(), placement), lambda: backbone_from_folder(folder, placement, name=name))
 
 
 def _own(name: str, placement: Placement) -> tuple[tuple, Callable[[], Backbone]]:
@@ -66,8 +75,8 @@ def _own(name: str, placement: Placement) -> tuple[tuple, Callable[[], Backbone]
     return (EMBEDDED, digest, placement), learned
 
 
-def _remember(key: tuple, load: Callable[[], Backbone]) -> Backbone:
-    """Returns the loaded backbone of this key, loading it once even if several threads ask at the same time."""
+def remember(key: tuple, load: Callable[[], Loaded]) -> Loaded:
+    """Returns the loaded model of this key, loading it once even if several threads ask at the same time."""
     found = _recall(key)
     if found is not None:
         return found
@@ -82,7 +91,7 @@ def _remember(key: tuple, load: Callable[[], Backbone]) -> Backbone:
     return found
 
 
-def _recall(key: tuple) -> Backbone | None:
+def _recall(key: tuple) -> Any:
     with _lock:
         if key in _loaded:
             _loaded.move_to_end(key)

@@ -21,12 +21,17 @@ def backbone_from_folder(folder: ModelFolder, placement: Placement, *, name: str
     Raises:
         ModelError: the weights are broken, incomplete, or of another shape than ``config.json`` says.
     """
-    model = _load_model(folder)
+    model = load_model(folder)
     identity = ModelIdentity(name, folder.digest(), folder.mean, folder.std)
     return _BACKBONES[folder.family.architecture](model, folder.family, placement, identity)
 
 
-def _load_model(folder: ModelFolder) -> nn.Module:
+def load_model(folder: ModelFolder) -> nn.Module:
+    """The model of a folder as the class of ``transformers`` that its family names.
+
+    Raises:
+        ModelError: as :func:`backbone_from_folder`.
+    """
     import transformers
 
     model_class = getattr(transformers, folder.family.model_class)

@@ -18,6 +18,9 @@ class VitBackbone(Encoder):
     ``cls`` is the class token, after or before the final norm like the patches. SigLIP has none: there it is the
     output of the attention-pooling head, which always works on normalised tokens, so that ``final_norm`` does not
     change it (or, for a checkpoint without that head, the mean of the patch tokens).
+
+    Attributes:
+        head: SigLIP's attention-pooling head; None for models without one.
     """
 
     def __init__(self, model: nn.Module, family: Family, placement: Placement, identity: ModelIdentity) -> None:
@@ -26,15 +29,15 @@ class VitBackbone(Encoder):
         self._prefix = int(family.class_token) + int(getattr(config, "num_register_tokens", 0))
         head = _detached_head(model)
         super().__init__(model, family, placement, identity, _grid(config, family, identity.name))
-        self._head = None if head is None else self._place(head)
+        self.head = None if head is None else self._place(head)
 
     def _encode(self, pixels: torch.Tensor, final_norm: bool) -> tuple[torch.Tensor, torch.Tensor]:
         raw = self._model(**self._inputs(pixels)).last_hidden_state
         normed = self._norm(raw.float())
         out = normed if final_norm else raw
         patches = out[:, self._prefix :]
-        if self._head is not None:
-            return patches, self._head(normed)
+        if self.head is not None:
+            return patches, self.head(normed)
         return patches, out[:, 0] if self._family.class_token else out.mean(1)
 
     def _inputs(self, pixels: torch.Tensor) -> dict[str, Any]:

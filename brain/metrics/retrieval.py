@@ -2,11 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import ConfigError
+
+Norm = Literal["min", "R"]
+NORMS: tuple[Norm, ...] = ("min", "R")
+
+
+@dataclass(frozen=True)
+class SearchScores:
+    """Mean average precision of a search at three cut-offs; NaN where there is no query.
+
+    Attributes:
+        map_50, map_100: of the first 50 and the first 100 images of each list.
+        map_all: of the whole lists.
+        n_queries: lists that entered.
+    """
+
+    map_50: float
+    map_100: float
+    map_all: float
+    n_queries: int
 
 
 @dataclass(frozen=True)
@@ -32,22 +51,26 @@ class RetrievalScores:
     chance_map: float
 
 
-def average_precision(relevance: np.ndarray, total: int | None = None, k: int | None = None) -> float:
+def average_precision(
+    relevance: np.ndarray, total: int | None = None, k: int | None = None, norm: Norm = "min"
+) -> float:
     """Mean over the relevant ranks of the precision there: ``1 / min(k, R) * sum_{i <= k} rel_i * precision(i)``.
-
-    Dividing by ``min(k, R)`` lets a perfect list score 1 at any cut-off ``k``.
 
     Args:
         relevance: ``(N,)`` bool or 0/1, the ranked list, best first.
         total: number R of relevant images, also of those that the list lacks; None counts those in the list.
         k: cut-off; None takes the whole list and divides by R.
+        norm: ``"min"`` divides by ``min(k, R)``, so that a perfect list scores 1 at any cut-off; ``"R"`` by R always.
 
     Returns:
         a value in [0, 1]; NaN where nothing is relevant.
 
     Raises:
-        ConfigError: ``k`` is not positive, or ``total`` is less than the relevant images in the list.
+        ConfigError: ``k`` is not positive, ``total`` is less than the relevant images in the list, or ``norm`` is
+            unknown.
     """
+    if norm not in NORMS:
+        raise ConfigError(f"norm={norm!r} is unknown; use one of {', '.join(NORMS)}")
     relevance = np.asarray(relevance).astype(bool)
     found = int(relevance.sum())
     total = found if total is None else int(total)
@@ -59,7 +82,28 @@ def average_precision(relevance: np.ndarray, total: int | None = None, k: int | 
         return float("nan")
     ranks = np.flatnonzero(relevance[:k]) + 1
     precision = np.arange(1, len(ranks) + 1) / ranks
-    return float(precision.sum() / (total if k is None else min(k, total)))
+    return float(precision.sum() / (total if k is None or norm == "R" else min(k, total)))
+
+
+def instance_search_scores(relevance: Sequence[np.ndarray], totals: Sequence[int], norm: Norm = "min") -> SearchScores:
+    """mAP-50, mAP-100 and mAP-all, as instance search reports them.
+
+    Args:
+        relevance: per query ``(N,)`` bool, its ranked list without the query's own image, best first.
+        totals: per query the number of relevant images, at least 1, also of those that its list lacks.
+        norm: as for :func:`average_precision`. The published figures of CLAID (arXiv:2506.16745, Table I) fall and rise
+            again with the cut-off, which only ``"min"`` explains.
+
+    Raises:
+        ConfigError: as :func:`average_precision`, or a query has nothing relevant.
+    """
+    if min(totals, default=1) < 1:
+        raise ConfigError("a query has no relevant image; leave it out")
+    lists = list(zip(relevance, totals, strict=True))
+    at_50, at_100, at_all = (
+        _mean([average_precision(ranked, total, k, norm) for ranked, total in lists]) for k in (50, 100, None)
+    )
+    return SearchScores(at_50, at_100, at_all, len(lists))
 
 
 def chance_average_precision(n_gallery: int, n_relevant: int) -> float:

@@ -206,3 +206,12 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, read):
 
     with pytest.raises(ImageError, match=r"bomb\.png.*pixels"):
         read(path)
+
+
+def test_the_content_of_a_file_is_read_like_the_file(tmp_path):
+    path = tmp_path / "picture.png"
+    Image.effect_noise((9, 7), 60).convert("RGB").save(path)
+
+    np.testing.assert_array_equal(decode_image(path.read_bytes()), decode_image(path))
+    with pytest.raises(ImageError, match="the picture given"):
+        decode_image(b"no picture")

@@ -8,6 +8,7 @@ from fiftyone_selfsame.brain.errors import ConfigError
 from fiftyone_selfsame.brain.metrics.retrieval import (
     average_precision,
     chance_average_precision,
+    instance_search_scores,
     retrieval_scores,
 )
 from hypothesis import given
@@ -34,6 +35,58 @@ def test_average_precision_of_lists_worked_by_hand(relevance, total, k, expected
     assert average_precision(np.array(relevance), total, k) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("relevance", "total", "k", "expected"),
+    [
+        ([1, 1, 0], 2, None, 1.0),
+        ([1, 0, 1, 1], 3, 2, 1 / 3),
+        ([1, 1, 1, 1], 8, 2, 2 / 8),
+        ([1, 0, 1], 3, 10, (1 + 2 / 3) / 3),
+    ],
+)
+def test_the_norm_r_divides_by_all_relevant_images_at_every_cut_off(relevance, total, k, expected):
+    assert average_precision(np.array(relevance), total, k, "R") == pytest.approx(expected)
+
+
+@given(
+    relevance=st.lists(st.booleans(), min_size=1, max_size=40).filter(any),
+    k=st.integers(1, 45),
+    missing=st.integers(0, 9),
+)
+def test_the_two_norms_differ_by_the_ratio_of_their_divisors(relevance, k, missing):
+    total = sum(relevance) + missing
+
+    by_min, by_r = (average_precision(np.array(relevance), total, k, norm) for norm in ("min", "R"))
+
+    assert by_min * min(k, total) == pytest.approx(by_r * total)
+
+
+def test_instance_search_reports_means_at_fifty_hundred_and_all():
+    # One list is right throughout, the other one finds its only image at place 60.
+    perfect, late = np.ones(120, bool), np.arange(1, 121) == 60
+
+    scores, by_r = (instance_search_scores([perfect, late], [120, 1], norm) for norm in ("min", "R"))
+
+    assert (scores.map_50, scores.map_100, scores.map_all) == pytest.approx((0.5, (1 + 1 / 60) / 2, (1 + 1 / 60) / 2))
+    assert (by_r.map_50, by_r.map_all) == pytest.approx((50 / 120 / 2, (1 + 1 / 60) / 2))
+    assert scores.n_queries == 2
+
+
+def test_instance_search_without_queries_is_not_a_number_and_refuses_a_query_without_answers():
+    assert np.isnan(instance_search_scores([], []).map_50)
+    with pytest.raises(ConfigError, match="no relevant image"):
+        instance_search_scores([np.zeros(3)], [0])
+
+
+def test_instance_search_agrees_with_the_golden_values(shared_dir):
+    with np.load(shared_dir / "reference" / "claid" / "functions.npz") as stored:
+        relevance, totals, expected = (stored[f"ap_{name}"] for name in ("relevance", "total", "derived_50_100_all"))
+
+    for ranked, total, values in zip(relevance, totals, expected, strict=True):
+        scores = instance_search_scores([ranked], [int(total)])
+        assert (scores.map_50, scores.map_100, scores.map_all) == pytest.approx(values, abs=1e-6)
+
+
 def test_without_anything_relevant_there_is_no_average_precision():
     assert np.isnan(average_precision(np.zeros(5)))
 
@@ -43,6 +96,8 @@ def test_impossible_lists_are_refused():
         average_precision(np.array([1, 1]), total=1)
     with pytest.raises(ConfigError, match="k=0"):
         average_precision(np.array([1, 1]), k=0)
+    with pytest.raises(ConfigError, match="norm='max' is unknown; use one of min, R"):
+        average_precision(np.array([1, 1]), norm="max")
 
 
 @given(relevance=st.lists(st.booleans(), min_size=1, max_size=40).filter(any))

@@ -65,3 +65,64 @@ def ffa(tiny_model):
         return compute_ffa(samples, field, **{**defaults, **options})
 
     return run
+
+
+@pytest.fixture
+def block_pictures(tmp_path):
+    """A factory of PNG files: picture n has the striped block of object n % 3 on its own plain ground."""
+
+    def make(n, folder=tmp_path):
+        folder.mkdir(exist_ok=True)
+        paths = []
+        for number in range(n):
+            picture = np.full((120, 160, 3), 60 + 20 * number, np.uint8)
+            x, y, width, height = block_box(number)
+            block = np.empty((height, width, 3), np.uint8)
+            block[:] = ((200, 30, 30), (20, 160, 40), (30, 60, 220))[number % 3]
+            block[:, :: 3 + number % 3] = 240
+            picture[y : y + height, x : x + width] = block
+            paths.append(folder / f"blocks{number:03d}.png")
+            Image.fromarray(picture).save(paths[-1])
+        return paths
+
+    return make
+
+
+def block_box(number):
+    """Where the block of a picture is, in pixels."""
+    return 20 + 12 * (number % 5), 16 + 8 * (number % 4), 64, 64
+
+
+@pytest.fixture
+def block_dataset(fo_dataset, block_pictures):
+    """A factory of datasets of those pictures, with ``object`` and the block's box in ``truth``."""
+    import fiftyone as fo
+
+    def make(n):
+        dataset = fo_dataset(block_pictures(n))
+        dataset.set_values("object", [str(number % 3) for number in range(n)])
+        boxes = [np.array(block_box(number)) / (160, 120, 160, 120) for number in range(n)]
+        labels = [fo.Detection(label="block", bounding_box=box.tolist()) for box in boxes]
+        dataset.set_values("truth", [fo.Detections(detections=[label]) for label in labels])
+        return dataset
+
+    return make
+
+
+@pytest.fixture
+def regions():
+    """compute_claid_regions with the embedded model on small canvases, without a progress bar."""
+    from fiftyone_selfsame.fiftyone_plugin.regions import compute_claid_regions
+
+    def run(samples, field="regions", **options):
+        defaults = {
+            "model": "embedded-hybrid",
+            "device": "cpu",
+            "short_side": 96,
+            "long_side": 192,
+            "min_patches": 4,
+            "progress": False,
+        }
+        return compute_claid_regions(samples, field, **{**defaults, **options})
+
+    return run

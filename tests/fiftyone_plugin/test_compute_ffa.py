@@ -287,10 +287,10 @@ def test_a_model_that_is_not_there_is_explained(fo_dataset, photos, ffa):
 
 
 def test_the_model_we_chose_ourselves_is_announced(fo_dataset, photos, ffa, monkeypatch, tiny_model, caplog):
-    from fiftyone_selfsame.fiftyone_plugin import compute
+    from fiftyone_selfsame.fiftyone_plugin import loading
 
-    monkeypatch.setattr(compute, "default_backbone_name", lambda: tiny_model)
-    monkeypatch.setattr(compute, "default_backbone_notice", lambda: "Using a stand-in.")
+    monkeypatch.setattr(loading, "default_backbone_name", lambda: tiny_model)
+    monkeypatch.setattr(loading, "default_backbone_notice", lambda: "Using a stand-in.")
 
     summary = ffa(fo_dataset(photos(1)), model=None)
 

@@ -4,8 +4,10 @@ Every ``.npz`` below the folder is opened, whatever its name: what is checked fo
 method that comes to the package adds its checkers to ``CHECKERS``; arrays that no checker claims are skipped by name.
 """
 
+import importlib.util
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +84,16 @@ class Checker(NamedTuple):
         return set().union(*found) if all(found) else set()
 
 
+def load_neighbour(name: str) -> ModuleType:
+    """A module in this folder; pytest's importlib mode puts no folder of tests on the path."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+claid_checkers = load_neighbour("claid_checkers")
+
 _PCK = ("alpha", "pred_xy", "trg_size_wh", "out_threshold_px", "out_mutually_visible", "out_geometry_aware")
 _PCK += ("out_per_point", "out_per_image")
 
@@ -94,6 +106,7 @@ CHECKERS = (
         check_pck_spair,
     ),
     Checker("pck_ap10k", (*_PCK, "trg_bbox_ltwh", "trg_kps_xyv"), check_pck_ap10k),
+    *(Checker(*check) for check in claid_checkers.CHECKS),
 )
 
 
@@ -169,3 +182,30 @@ def test_a_wrong_pck_is_noticed(request):
 
     with pytest.raises(AssertionError, match="out_per_image_geo"):
         check_pck_ap10k(wrong)
+
+
+def test_claid_with_other_seeds_is_as_like_the_program_as_the_program_is_to_itself(request):
+    paths = sorted(reference_folder(request.config).rglob("*.npz"))
+    maps = [path for path in paths if {"native_masks", "native_spread"} <= array_names(path)]
+    if len(maps) < 6:
+        pytest.skip("needs the six maps of CLAID, which are absent: a bound on single maps would be noise")
+
+    ours, theirs = claid_checkers.likeness_to_native(maps)
+
+    cover, f1_at_half, f1_at_three_quarters = theirs - ours
+    assert cover < 0.06
+    assert f1_at_half < 0.08
+    assert f1_at_three_quarters < 0.08
+
+
+@pytest.mark.parametrize("array", ["masks", "cuts", "hcount", "cbar", "box_ref"])
+def test_a_wrong_region_is_noticed(request, array):
+    path = reference_folder(request.config) / "claid" / "syn_a.npz"
+    if not path.is_file():
+        pytest.skip(f"needs {path.name}, which is absent")
+    with np.load(path, allow_pickle=False) as arrays:
+        wrong = dict(arrays)
+    wrong[f"hash_{array}"] = wrong[f"hash_{array}"] + 1
+
+    with pytest.raises(AssertionError):
+        claid_checkers.tree_check("hash", "numpy")(wrong)

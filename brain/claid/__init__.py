@@ -1,0 +1,1 @@
+"""CLAID: class-agnostic regions of an image, found by bisecting its patch tokens, and search by them."""

@@ -1,0 +1,75 @@
+"""The encoders behind a search, kept between searches: a user who looks around should wait for them once."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+from ..brain.backbones import load_backbone
+from ..brain.backbones.text import TextEncoder, load_text_encoder
+from ..brain.claid.descriptor import load_describer
+from ..brain.claid.options import DetectorOptions
+from ..brain.claid.regions import RegionExtractor, WorkingSize
+from ..brain.errors import ConfigError
+
+
+def extractor_of(info: Mapping[str, Any], device: str) -> RegionExtractor:
+    """What made the regions and vectors of an index.
+
+    Args:
+        info: what :meth:`RegionExtractor.config_dict` said.
+        device: where it shall run.
+
+    Raises:
+        ConfigError: the weights of that name are others now, so that vectors could not be compared.
+        ModelError: an encoder cannot be loaded.
+    """
+    extractor = _extractor(json.dumps(dict(info), sort_keys=True), device)
+    now, then = extractor.describer, info["descriptor"]
+    if now.weights_hash != then["weights_hash"]:
+        raise ConfigError(
+            f"the weights of {now.name!r} have changed since the regions were described; run compute_claid_regions "
+            "again with overwrite=True"
+        )
+    return extractor
+
+
+def text_encoder_of(info: Mapping[str, Any], device: str) -> TextEncoder:
+    """The text tower that belongs to the descriptor of an index.
+
+    Raises:
+        ConfigError: the regions were described by a model that knows no words.
+        ModelError: it cannot be loaded.
+    """
+    descriptor = info["descriptor"]
+    if descriptor["pooling"] != "attention":
+        raise ConfigError(
+            f"text: these regions were described by {descriptor['model']!r}, which knows no words; describe regions "
+            "with SigLIP first, e.g. compute_claid_regions(dataset, 'words', descriptor='siglip2-base'), and search "
+            "with field='words'"
+        )
+    return _text_encoder(descriptor["model"], device)
+
+
+@lru_cache(maxsize=2)
+def _extractor(info: str, device: str) -> RegionExtractor:
+    made = json.loads(info)
+    descriptor = made["descriptor"]
+    describer = load_describer(
+        descriptor["model"],
+        layer=descriptor["layer"],
+        pooling=descriptor["pooling"],
+        area=descriptor["area"],
+        max_side=descriptor["max_side"],
+        device=device,
+    )
+    backbone = load_backbone(made["model"], device=device)
+    options = DetectorOptions(**{option.name: made[option.name] for option in fields(DetectorOptions)})
+    size = WorkingSize(made["short_side"], made["long_side"])
+    return RegionExtractor(backbone, describer, options, size)
+
+
+@lru_cache(maxsize=1)
+def _text_encoder(name: str, device: str) -> TextEncoder:
+    return load_text_encoder(name, device=device)
