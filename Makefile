@@ -42,6 +42,8 @@ bench: setup ## every benchmark on the photographs in this repository; DATA=/fol
 	@$(VENV)/python -m fiftyone_selfsame.benchmarks.quality neardup --data $(DATA)
 	@$(VENV)/python -m fiftyone_selfsame.benchmarks.speed ffa
 	@$(VENV)/python -m fiftyone_selfsame.benchmarks.speed duplicates
+	@$(VENV)/python -m fiftyone_selfsame.benchmarks.speed claid
+	@$(VENV)/python -m fiftyone_selfsame.benchmarks.quality search --data fixtures/scenes/tiny/search
 bench: DATA ?= fixtures/demo_images
 
 gpu: setup ## the tests that need a CUDA device

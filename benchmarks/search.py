@@ -12,10 +12,8 @@ from typing import Any, get_args
 import numpy as np
 
 from ..brain.backbones import default_backbone_name, load_backbone
-from ..brain.backbones.base import Backbone
-from ..brain.backbones.feature_maps import TokenMaps
-from ..brain.claid.descriptor import AREAS, REGION_POOLINGS, RegionDescriber, load_describer
-from ..brain.claid.presets import PRESETS, RegionPreset, fitted_preset, region_preset
+from ..brain.claid.descriptor import AREAS, REGION_POOLINGS
+from ..brain.claid.presets import PRESETS, TOKENS, region_extractor, region_preset
 from ..brain.claid.regions import RegionExtractor
 from ..brain.claid.search import rank_images
 from ..brain.errors import ConfigError
@@ -28,8 +26,8 @@ from .report import emit
 from .search_data import Picture, read_pictures
 from .search_methods import Described, describe_pictures, search_methods
 
-# The detector's own tokens as the descriptor.
-TOKENS = "tokens"
+# The arguments of this command that override parts of the preset.
+_PIPELINE_OPTIONS = ("descriptor", "pooling", "area", "short_side", "long_side", "enlarge", "alpha", "min_patches")
 
 RECALL_IOUS = (0.5, 0.75)
 
@@ -44,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--preset", default="default", choices=tuple(PRESETS))
     parser.add_argument("--short-side", type=int, help="the short side of larger images is reduced to this, in pixels")
     parser.add_argument("--long-side", type=int, help="the long side is at most this, in pixels")
+    parser.add_argument("--enlarge", action=argparse.BooleanOptionalAction, help="enlarge smaller images to that size")
     parser.add_argument("--alpha", type=float, help="cosine above which two patches are linked")
     parser.add_argument("--min-patches", type=int, help="smaller regions are dropped")
     parser.add_argument("--pooling", choices=REGION_POOLINGS)
@@ -82,25 +81,10 @@ def _build(options: argparse.Namespace) -> tuple[RegionExtractor, FFAExtractor]:
     """The regions' pipeline and, with the same encoder, that of FFA."""
     name = options.model or region_preset(options.preset).backbone or default_backbone_name()
     backbone = load_backbone(name, device=options.device)
-    chosen = fitted_preset(options.preset, backbone.name)
-    detector = replace(chosen.detector, **_given(options, "alpha", "min_patches"))
-    size = replace(chosen.size, **_given(options, "short_side", "long_side"))
-    described = replace(chosen, **_given(options, "descriptor", "pooling", "area"))
-    extractor = RegionExtractor(backbone, _describer(described, backbone, options.device), detector, size)
+    given = {option: getattr(options, option) for option in _PIPELINE_OPTIONS}
+    extractor = region_extractor(options.preset, backbone, given, device=options.device)
     preset = ffa_preset("default")
     return extractor, FFAExtractor(backbone, load_foreground(preset.foreground, device=options.device), preset.config)
-
-
-def _describer(preset: RegionPreset, backbone: Backbone, device: str) -> RegionDescriber:
-    if preset.descriptor in (None, TOKENS):
-        return RegionDescriber(TokenMaps(backbone), pooling=preset.pooling, area=preset.area)
-    return load_describer(
-        preset.descriptor, layer=preset.layer, pooling=preset.pooling, area=preset.area, device=device
-    )
-
-
-def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,9 @@ def search_methods(extractor: RegionExtractor, ffa: FFAExtractor) -> dict[str, M
 def describe_pictures(methods: Mapping[str, Method], pictures: Sequence[Picture]) -> dict[str, list[Described]]:
     """What each method makes of each picture, and of ``claid+image``: the regions and the whole image as one more."""
     described: dict[str, list[Described]] = {name: [] for name in methods}
+    for method in methods.values():
+        # The first call compiles and allocates, which is not to be timed.
+        method.regions(decode_image(pictures[0].item.path))
     for picture in pictures:
         image = decode_image(picture.item.path)
         queries: dict[QueryMaker, np.ndarray] = {}

@@ -108,6 +108,13 @@ def detector_options(inputs: types.Object) -> None:
     empty = "Empty: as the pipeline says"
     inputs.int("short_side", min=32, max=2048, label="Short side in pixels at which images are cut", description=empty)
     inputs.int("long_side", min=32, max=4096, label="Most pixels of the long side", description=empty)
+    choose(
+        inputs,
+        "enlarge",
+        [(AUTO, "As the pipeline says", None), ("yes", "Enlarge them", None), ("no", "Leave them", None)],
+        default=AUTO,
+        label="Smaller images",
+    )
     inputs.int("min_patches", min=1, max=1000, label="Least patches of a region", description=empty)
     for name, label in (
         ("alpha", "Patches are linked above this cosine (alpha)"),
@@ -144,6 +151,8 @@ def search_options(ctx: Any, inputs: types.Object) -> None:
     """The collapsed part of the search form."""
     text = "Its fields begin with this name; an earlier search of that name is replaced"
     name_field(ctx, inputs, "key", "search", label="Name of the result", description=text)
+    text = "Encode it by itself; otherwise it is seen in its picture, as the regions are"
+    inputs.bool("crop", default=False, label="Cut out what is sought", description=text)
     choose_device(inputs)
 
 

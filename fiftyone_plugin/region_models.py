@@ -8,8 +8,8 @@ from typing import Any
 
 from ..brain.backbones import load_backbone
 from ..brain.backbones.text import TextEncoder, load_text_encoder
-from ..brain.claid.descriptor import load_describer
 from ..brain.claid.options import DetectorOptions
+from ..brain.claid.presets import TOKENS, region_extractor
 from ..brain.claid.regions import RegionExtractor, WorkingSize
 from ..brain.errors import ConfigError
 
@@ -56,18 +56,11 @@ def text_encoder_of(info: Mapping[str, Any], device: str) -> TextEncoder:
 def _extractor(info: str, device: str) -> RegionExtractor:
     made = json.loads(info)
     descriptor = made["descriptor"]
-    describer = load_describer(
-        descriptor["model"],
-        layer=descriptor["layer"],
-        pooling=descriptor["pooling"],
-        area=descriptor["area"],
-        max_side=descriptor["max_side"],
-        device=device,
-    )
+    options = {option.name: made[option.name] for kind in (DetectorOptions, WorkingSize) for option in fields(kind)}
+    options |= {name: descriptor[name] for name in ("layer", "pooling", "area")}
+    options["descriptor"] = TOKENS if made["shared_tokens"] else descriptor["model"]
     backbone = load_backbone(made["model"], device=device)
-    options = DetectorOptions(**{option.name: made[option.name] for option in fields(DetectorOptions)})
-    size = WorkingSize(made["short_side"], made["long_side"])
-    return RegionExtractor(backbone, describer, options, size)
+    return region_extractor("default", backbone, options, max_side=descriptor["max_side"], device=device)
 
 
 @lru_cache(maxsize=1)

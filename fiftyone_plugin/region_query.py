@@ -49,6 +49,7 @@ class QueryOptions:
         image: an image file outside of the dataset: its path, its bytes, or an ``(H, W, 3)`` uint8 array.
         text: words that describe the object.
         box: part of the one image that is meant, ``(x, y, width, height)`` relative to its sides.
+        crop: cut what is sought out of its picture before it is encoded; it then knows nothing of its surroundings.
         device: where encoders run.
     """
 
@@ -57,6 +58,7 @@ class QueryOptions:
     image: str | os.PathLike | bytes | np.ndarray | None = None
     text: str | None = None
     box: Sequence[float] | None = None
+    crop: bool = False
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -91,7 +93,7 @@ def resolve_query(samples: foc.SampleCollection, field: str, index: RegionIndex,
         return Query(vectors, (options.text,))
     if options.image is not None:
         extractor = extractor_of(index.info, options.device)
-        return Query(_described(extractor, _read(options.image), options.box or _WHOLE)[None], ("found",))
+        return Query(_described(extractor, _read(options.image), options)[None], ("found",))
     if options.images is not None:
         return _image_query(samples, index, options)
     return _label_query(samples, field, index, options)
@@ -101,7 +103,7 @@ def _image_query(samples: foc.SampleCollection, index: RegionIndex, options: Que
     ids = list(dict.fromkeys(options.images or ()))
     extractor = extractor_of(index.info, options.device)
     paths = _filepaths(samples, ids)
-    rows = [_described(extractor, decode_image(paths[one]), options.box or _WHOLE) for one in ids]
+    rows = [_described(extractor, decode_image(paths[one]), options) for one in ids]
     return Query(np.stack(rows), _names(len(rows)), frozenset(ids))
 
 
@@ -109,9 +111,10 @@ def _label_query(samples: foc.SampleCollection, field: str, index: RegionIndex, 
     places = [_locate(samples, label, field) for label in options.labels or ()]
     rows = []
     for label_id, sample_id, label_field in places:
-        vector = _indexed(index, sample_id, label_id) if label_field == field else None
+        stored = label_field == field and not options.crop
+        vector = _indexed(index, sample_id, label_id) if stored else None
         if vector is None:
-            vector = _encoded(samples, index, options.device, label_id, sample_id, label_field)
+            vector = _encoded(samples, index, options, label_id, sample_id, label_field)
         rows.append(vector)
     return Query(np.stack(rows), _names(len(rows)), frozenset(sample_id for _, sample_id, _ in places))
 
@@ -142,7 +145,7 @@ def _indexed(index: RegionIndex, sample_id: str, label_id: str) -> np.ndarray | 
 
 
 def _encoded(
-    samples: foc.SampleCollection, index: RegionIndex, device: str, label_id: str, sample_id: str, field: str
+    samples: foc.SampleCollection, index: RegionIndex, options: QueryOptions, label_id: str, sample_id: str, field: str
 ) -> np.ndarray:
     """The vector of a detection that is not in the index."""
     root = samples._root_dataset
@@ -157,15 +160,16 @@ def _encoded(
     masks = None
     if objects.masks[row] is not None:
         masks = instances_to_mask(objects.boxes[row : row + 1], [objects.masks[row]], image.shape[:2])[None] > 0
-    vector = extractor_of(index.info, device).describe(image, np.array([[x, y, x + width, y + height]]), masks)[0]
+    corners = np.array([[x, y, x + width, y + height]])
+    vector = extractor_of(index.info, options.device).describe(image, corners, masks, crop=options.crop)[0]
     return _checked(vector, f"label {label_id} of sample {sample_id}")
 
 
-def _described(extractor: RegionExtractor, image: np.ndarray, box: Sequence[float]) -> np.ndarray:
+def _described(extractor: RegionExtractor, image: np.ndarray, options: QueryOptions) -> np.ndarray:
     height, width = image.shape[:2]
-    x, y, w, h = _four(box)
+    x, y, w, h = _four(options.box or _WHOLE)
     corners = np.array([[x * width, y * height, (x + w) * width, (y + h) * height]])
-    return _checked(extractor.describe(image, corners)[0], "the query image")
+    return _checked(extractor.describe(image, corners, crop=options.crop)[0], "the query image")
 
 
 def _checked(vector: np.ndarray, what: str) -> np.ndarray:

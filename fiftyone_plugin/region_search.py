@@ -22,7 +22,7 @@ from .dataset_io import (
     show_in_sidebar,
 )
 from .engine.local import Progress
-from .region_fields import RegionFields, region_info
+from .region_fields import region_info
 from .region_index import build_region_index_steps, index_folder
 from .region_query import Query, QueryOptions, resolve_query
 from .runs import RunSummary, check_run_key, list_records, load_record, register_run
@@ -40,6 +40,7 @@ def search_by_object_steps(
     image: str | os.PathLike | bytes | np.ndarray | None = None,
     text: str | None = None,
     box: Sequence[float] | None = None,
+    crop: bool = False,
     combine: Combine = "all",
     limit: int = 100,
     include_query: bool = False,
@@ -63,6 +64,8 @@ def search_by_object_steps(
         image: path, bytes or ``(H, W, 3)`` uint8 array of a picture.
         text: words.
         box: ``(x, y, width, height)`` relative to the picture's sides, with ``image`` or one of ``images``.
+        crop: cut what is sought out of its picture before it is encoded, as the paper does; by default the whole
+            picture is, as those of the regions were.
         combine: several queries: ``"all"`` ranks images first that show all of them, ``"any"`` those that show one.
         limit: most images.
         include_query: whether images that the query was taken from may be found.
@@ -78,7 +81,7 @@ def search_by_object_steps(
         ImageError: the query's picture cannot be read.
         ModelError: an encoder cannot be loaded.
     """
-    options = QueryOptions(labels, images, image, text, box, device)
+    options = QueryOptions(labels, images, image, text, box, crop, device)
     gallery = gallery_of(samples)
     region_info(gallery, field)
     _check(gallery, key, limit, combine)
@@ -114,9 +117,10 @@ class SearchFields:
         """How they are declared."""
         return {
             self.regions: FieldSpec(
-                fo.EmbeddedDocumentField, "The region that was found", {"embedded_doc_type": fo.Detections}
+                fo.EmbeddedDocumentField, "The box of the region that was found", {"embedded_doc_type": fo.Detections}
             ),
             f"{self.regions}.detections.similarity": FieldSpec(fo.FloatField, "Raw cosine to the query"),
+            f"{self.regions}.detections.region_id": FieldSpec(fo.StringField, "Id of the region"),
             self.similarity: FieldSpec(fo.FloatField, "Score of the image: raw cosine of its best region"),
             self.rank: FieldSpec(fo.IntField, "Position in the result; 1 is the best"),
         }
@@ -191,28 +195,18 @@ def _write(dataset: fo.Dataset, names: SearchFields, field: str, query: Query, h
     earlier = dataset.match({names.rank: {"$gte": 1}}).values("id")
     for name in names.all:
         dataset.set_values(name, dict.fromkeys(earlier), key_field="id")
-    masks = _masks(dataset, field, [hit.image_id for hit in hits])
-    found = {hit.image_id: fo.Detections(detections=_detections(query, hit, masks)) for hit in hits}
+    found = {hit.image_id: fo.Detections(detections=_detections(query, hit)) for hit in hits}
     dataset.set_values(names.regions, found, key_field="id")
     dataset.set_values(names.similarity, {hit.image_id: float(hit.score) for hit in hits}, key_field="id")
     dataset.set_values(names.rank, {hit.image_id: rank for rank, hit in enumerate(hits, 1)}, key_field="id")
 
 
-def _masks(dataset: fo.Dataset, field: str, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """The masks of all regions of some samples, by label id."""
-    root = RegionFields(field).labels
-    rows = dataset.select(ids).values([f"{root}.id", f"{root}.mask"])
-    return {
-        one: mask for ids_, masks in zip(*rows, strict=True) for one, mask in zip(ids_ or (), masks or (), strict=True)
-    }
-
-
-def _detections(query: Query, hit: ImageHit, masks: Mapping[str, np.ndarray]) -> list[fo.Detection]:
+def _detections(query: Query, hit: ImageHit) -> list[fo.Detection]:
+    """What was found in an image, as boxes: a mask would hide the very object that the user wants to see."""
     return [
         fo.Detection(
             label=name,
             bounding_box=[float(value) for value in box],
-            mask=masks.get(label_id),
             similarity=float(similarity),
             region_id=label_id,
         )
@@ -227,5 +221,6 @@ def _record(options: QueryOptions) -> dict[str, Any]:
         "images": list(options.images or ()),
         "image": str(options.image) if isinstance(options.image, str | os.PathLike) else options.image is not None,
         "text": options.text,
+        "crop": options.crop,
         "box": list(options.box) if options.box is not None else None,
     }

@@ -1,16 +1,11 @@
 """Regions of images and a vector for each, as fields of a dataset: from the user's options to a job for the engine."""
 
 from collections.abc import Generator
-from dataclasses import replace
-from typing import Any
 
 import fiftyone as fo
 import fiftyone.core.collections as foc
 
-from ..brain.backbones import Backbone
-from ..brain.claid.descriptor import RegionDescriber, load_describer
-from ..brain.claid.presets import RegionPreset, fitted_preset, region_preset
-from ..brain.claid.regions import RegionExtractor, WorkingSize
+from ..brain.claid.presets import region_extractor, region_preset
 from ..brain.errors import ConfigError
 from .dataset_io import check_field_name, check_own_field, image_samples
 from .engine.local import Job, Progress, check_counts, stream
@@ -36,6 +31,7 @@ def compute_claid_regions_steps(
     max_side: int | None = None,
     short_side: int | None = None,
     long_side: int | None = None,
+    enlarge: bool | None = None,
     alpha: float | None = None,
     tau1: float | None = None,
     tau2: float | None = None,
@@ -83,6 +79,7 @@ def compute_claid_regions_steps(
         max_side: longest side in pixels of the picture that the descriptor sees; None keeps the original size.
         short_side: pixels to which the short side of an image is reduced before it is decomposed.
         long_side: most pixels of the long side.
+        enlarge: whether smaller images are enlarged to that size.
         alpha: patches are linked whose tokens have a larger cosine.
         tau1: regions of a lower connectivity are cut further.
         tau2: regions of a higher saliency are kept.
@@ -126,15 +123,13 @@ def compute_claid_regions_steps(
         return nothing_to_do(METHOD)
     yield Progress(0, samples.count(), label="Loading the model")
     backbone, notices = load_model(model or chosen.backbone, device, precision)
-    pipeline = _with_options(fitted_preset(preset, backbone.name), options)
-    describer = _load_describer(pipeline, model, backbone, max_side, device, precision)
-    extractor = RegionExtractor(backbone, describer, pipeline.detector, pipeline.size)
+    extractor = region_extractor(preset, backbone, options, max_side=max_side, device=device, precision=precision)
     method = RegionsMethod(extractor, field, storage, {"field": field, "storage": storage})
     notices += other_settings(samples, method)
 
     def finish(summary: RunSummary) -> Generator[Progress, None, None]:
         summary.notices[:0] = notices
-        summary.details.update(model=backbone.name, descriptor=describer.name, preset=preset, storage=storage)
+        summary.details.update(model=backbone.name, descriptor=extractor.describer.name, preset=preset, storage=storage)
         summary.counts["regions"] = int(samples.sum(RegionFields(field).count) or 0)
         _colour_by_region(samples._dataset)
         yield from followups.run(samples, summary)
@@ -158,12 +153,14 @@ def compute_claid_regions_steps(
 
 compute_claid_regions = plain_function(compute_claid_regions_steps)
 
-# The detector's own tokens as the descriptor.
-TOKENS = "tokens"
-
-_DESCRIPTOR_OPTIONS = ("descriptor", "layer", "pooling", "area")
-_SIZE_OPTIONS = ("short_side", "long_side")
-_DETECTOR_OPTIONS = (
+_PIPELINE_OPTIONS = (
+    "descriptor",
+    "layer",
+    "pooling",
+    "area",
+    "short_side",
+    "long_side",
+    "enlarge",
     "alpha",
     "tau1",
     "tau2",
@@ -177,7 +174,6 @@ _DETECTOR_OPTIONS = (
     "cut",
     "box_mode",
 )
-_PIPELINE_OPTIONS = (*_DESCRIPTOR_OPTIONS, *_SIZE_OPTIONS, *_DETECTOR_OPTIONS)
 
 
 def _check_fields(samples: foc.SampleCollection, field: str, storage: str, followups: Followups) -> None:
@@ -198,35 +194,3 @@ def _colour_by_region(dataset: fo.Dataset) -> None:
     if dataset.app_config.color_scheme is None:
         dataset.app_config.color_scheme = fo.ColorScheme(color_by="instance", opacity=0.5)
         dataset.save()
-
-
-def _with_options(preset: RegionPreset, options: dict[str, Any]) -> RegionPreset:
-    """A preset with the options that the user gave."""
-    given = {name: value for name, value in options.items() if value is not None}
-
-    def chosen(names: tuple[str, ...]) -> dict[str, Any]:
-        return {name: given[name] for name in names if name in given}
-
-    size = {"short_side": preset.size.short_side, "long_side": preset.size.long_side, **chosen(_SIZE_OPTIONS)}
-    size["long_side"] = max(size.values()) if "long_side" not in given else size["long_side"]
-    return replace(
-        preset,
-        detector=replace(preset.detector, **chosen(_DETECTOR_OPTIONS)),
-        size=WorkingSize(**size),
-        **chosen(_DESCRIPTOR_OPTIONS),
-    )
-
-
-def _load_describer(
-    pipeline: RegionPreset, model: str | None, backbone: Backbone, max_side: int | None, device: str, precision: str
-) -> RegionDescriber:
-    own = pipeline.descriptor in (None, TOKENS)
-    return load_describer(
-        (model or pipeline.backbone or backbone.name) if own else pipeline.descriptor,
-        layer=pipeline.layer,
-        pooling=pipeline.pooling,
-        area=pipeline.area,
-        max_side=max_side,
-        device=device,
-        precision=precision,
-    )

@@ -29,6 +29,7 @@ class ComputeClaidRegions(CurationOperator):
         "max_side",
         "short_side",
         "long_side",
+        "enlarge",
         "alpha",
         "tau1",
         "tau2",
@@ -79,6 +80,8 @@ class ComputeClaidRegions(CurationOperator):
 
     def arguments(self, ctx):
         given, ticked = super().arguments(ctx), flat_params(ctx)
+        if isinstance(given.get("enlarge"), str):
+            given["enlarge"] = given["enlarge"] == "yes"
         for kind in _FOLLOWUPS:
             if ticked.get(kind) and given.get("storage") == "labels":
                 given.setdefault(f"{kind}_key", f"{given.get('field', 'regions')}_{kind}")

@@ -23,6 +23,7 @@ class SearchByObject(CurationOperator):
         "image",
         "text",
         "box",
+        "crop",
         "combine",
         "limit",
         "include_query",

@@ -20,25 +20,24 @@ def literal_detect(features: np.ndarray, options) -> list[Region]:
     """The regions of one image: ``(level, patches)`` each, breadth-first, whether emitted or not.
 
     Args:
-        features: ``(h, w, C)`` tokens.
+        features: ``(h, w, C)`` tokens, float32 or float64.
         options: a ``DetectorOptions``.
     """
-    tokens = np.asarray(features, np.float32).reshape(-1, features.shape[-1])
+    tokens = features.reshape(-1, features.shape[-1])
     affinity, high_energy = literal_affinity(tokens, options.alpha, options.theta)
     rows = literal_regions(affinity, literal_unit_rows(tokens), high_energy, features.shape[:2], options)
     return [(row["level"], frozenset(row["patches"].tolist())) for row in rows]
 
 
 def literal_unit_rows(tokens: np.ndarray) -> np.ndarray:
-    """``(n, C)`` float32 tokens of unit length; a token of zeros stays one."""
-    return tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), np.float32(1e-12))
+    """``(n, C)`` tokens of unit length; a token of zeros stays one."""
+    return tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), tokens.dtype.type(1e-12))
 
 
 def literal_affinity(tokens: np.ndarray, alpha: float = 0.2, theta: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
-    """Links of all pairs ``(n, n)`` float64 0 or 1, the diagonal being 1, and the high-energy patches ``(n,)`` bool."""
-    unit = literal_unit_rows(np.asarray(tokens, np.float32))
-    affinity = (unit @ unit.T > alpha).astype(np.float64)
-    np.fill_diagonal(affinity, 1)
+    """Links of all pairs ``(n, n)`` float64 0 or 1, and the high-energy patches ``(n,)`` bool."""
+    unit = literal_unit_rows(tokens)
+    affinity = (unit @ unit.T > tokens.dtype.type(alpha)).astype(np.float64)
     energies = np.abs(tokens.astype(np.float64)).sum(1)
     rank = int((1 - Fraction(str(theta))) * len(energies))
     return affinity, energies >= np.sort(energies)[rank]
@@ -90,36 +89,46 @@ def literal_bisect(
 ) -> tuple[np.ndarray, int, int, list[float]]:
     """Sweeps until nothing moves: labels, epochs, moves, and the objective before and after every epoch."""
     labels = labels.copy()
-    count = [int((labels == c).sum()) for c in (0, 1)]
-    total = [unit[labels == c].sum(0, dtype=np.float64) for c in (0, 1)]
-    squares = [float((unit[labels == c].astype(np.float64) ** 2).sum()) for c in (0, 1)]
-    objectives = [_objective(count, total, squares)]
+    clusters = [_Cluster(unit[labels == label]) for label in (0, 1)]
+    objectives = [clusters[0].objective() + clusters[1].objective()]
     moves = 0
     for order in itertools.islice(orders, max_epochs):
         before = moves
         for i in order:
-            own = int(labels[i])
-            other = 1 - own
             x = unit[i].astype(np.float64)
-            length = np.dot(x, x)
-            to_own = count[own] * length - 2 * np.dot(x, total[own]) + squares[own]
-            to_other = count[other] * length - 2 * np.dot(x, total[other]) + squares[other]
-            if to_own - to_other > max(inertia * length, 1e-6):
-                labels[i] = other
-                for cluster, sign in ((own, -1), (other, 1)):
-                    count[cluster] += sign
-                    total[cluster] += sign * x
-                    squares[cluster] += sign * length
+            own = int(labels[i])
+            gain = clusters[own].distances(x) - clusters[1 - own].distances(x)
+            if gain > max(inertia * (x @ x), 1e-6):
+                labels[i] = 1 - own
+                clusters[own].change(x, -1)
+                clusters[1 - own].change(x, +1)
                 moves += 1
-        objectives.append(_objective(count, total, squares))
+        objectives.append(clusters[0].objective() + clusters[1].objective())
         if moves == before:
             break
     return labels, len(objectives) - 1, moves, objectives
 
 
-def _objective(count: list[int], total: list[np.ndarray], squares: list[float]) -> float:
-    """Sum over both clusters of the squared distances of all pairs within."""
-    return sum(n * f - float(d @ d) for n, d, f in zip(count, total, squares, strict=True))
+class _Cluster:
+    """The number of some tokens, their sum, and the sum of their squared lengths."""
+
+    def __init__(self, tokens: np.ndarray) -> None:
+        tokens = tokens.astype(np.float64)
+        self.count, self.total, self.squares = len(tokens), tokens.sum(0), float((tokens**2).sum())
+
+    def distances(self, x: np.ndarray) -> float:
+        """Sum of the squared distances of one token to all of the cluster."""
+        return self.count * (x @ x) - 2 * (x @ self.total) + self.squares
+
+    def change(self, x: np.ndarray, sign: int) -> None:
+        """Adds a token, or takes it out."""
+        self.count += sign
+        self.total += sign * x
+        self.squares += sign * (x @ x)
+
+    def objective(self) -> float:
+        """Sum of the squared distances of all pairs within the cluster."""
+        return self.count * self.squares - float(self.total @ self.total)
 
 
 def literal_orders(patches: np.ndarray, n: int, options, generator) -> Iterator[list[int]]:
@@ -165,7 +174,7 @@ def _figures(affinity: np.ndarray, high_energy: np.ndarray, patches: np.ndarray,
     m = len(patches)
     hits = int(high_energy[patches].sum())
     linked = affinity[np.ix_(patches, patches)]
-    links = int(linked.sum()) - m
+    links = int(linked.sum() - linked.trace())
     pairs = m * (m - 1)
     connect = (links + m + 1e-5 * (pairs - links)) / pairs if pairs else 1.0
     cbar = links / pairs if pairs else 1.0

@@ -25,31 +25,30 @@ def unit_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """
     energies = np.abs(features).sum(1, dtype=np.float64)
     squares = np.einsum("nc,nc->n", features, features, dtype=np.float64)
-    unit = features / np.maximum(np.sqrt(squares), LEAST_NORM).astype(features.dtype)[:, None]
+    with np.errstate(invalid="ignore"):
+        unit = features / np.maximum(np.sqrt(squares), LEAST_NORM).astype(features.dtype)[:, None]
     return unit, np.einsum("nc,nc->n", unit, unit, dtype=np.float64), energies
 
 
 def half_gram(unit: np.ndarray) -> np.ndarray:
     """``(n, n)`` products of all pairs of rows, on and below the diagonal; what is above it is not defined."""
     product = blas.ssyrk if unit.dtype == np.float32 else blas.dsyrk
+    gram = np.empty((len(unit), len(unit)), unit.dtype)
     # BLAS counts columns first: its upper triangle of the transposed tokens is our lower one.
-    return product(1.0, unit.T, trans=1, lower=0).T
+    return product(1.0, unit.T, beta=0.0, c=gram.T, trans=1, lower=0, overwrite_c=1).T
 
 
-def affinity(similarity: np.ndarray, alpha: float, first: int = 0) -> np.ndarray:
+def affinity(similarity: np.ndarray, alpha: float) -> np.ndarray:
     """Which patches are linked: their cosine exceeds ``alpha`` (section III-B).
 
     Args:
-        similarity: ``(m, n)`` cosines of m successive patches with all n of them.
+        similarity: cosines.
         alpha: the threshold.
-        first: index of the first of the m patches.
 
     Returns:
-        ``(m, n)`` bool. Every patch is linked with itself, one of zeros as well.
+        bool array of the same shape. A patch is linked with itself, unless its token is zero: then it is with nothing.
     """
-    linked = similarity > similarity.dtype.type(alpha)
-    np.fill_diagonal(linked[:, first:], True)
-    return linked
+    return similarity > similarity.dtype.type(alpha)
 
 
 def complete_and_link(gram: np.ndarray, alpha: float) -> np.ndarray:
@@ -69,7 +68,7 @@ def complete_and_link(gram: np.ndarray, alpha: float) -> np.ndarray:
         square[...] = np.tril(square) + np.tril(square, -1).T
         for left in range(top + _TILE, n, _TILE):
             gram[rows, left : left + _TILE] = gram[left : left + _TILE, rows].T
-    return np.concatenate([pack_links(affinity(gram[i : i + _TILE], alpha, i)) for i in range(0, n, _TILE)])
+    return np.concatenate([pack_links(affinity(gram[i : i + _TILE], alpha)) for i in range(0, n, _TILE)])
 
 
 def pack_links(linked: np.ndarray) -> np.ndarray:
@@ -97,6 +96,12 @@ def degrees(links: np.ndarray, patches: np.ndarray) -> np.ndarray:
     members = np.zeros(links.shape[1] * 64, bool)
     members[patches] = True
     return np.bitwise_count(links[patches] & pack_links(members)).sum(1, dtype=np.int64)
+
+
+def count_links(degree: np.ndarray) -> int:
+    """How many ordered pairs of two different patches of a set are linked, by its :func:`degrees`."""
+    # Whatever is linked with something is linked with itself.
+    return int(degree.sum()) - int(np.count_nonzero(degree))
 
 
 def pick_seeds(degree: np.ndarray) -> tuple[int, int]:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, ImageError
+from .affinity import count_links
 from .batched_bisect import Splits, bisect_nodes
 from .batched_components import Parts, split_components
 from .batched_gram import describe_images, high_energy
@@ -102,7 +103,7 @@ def _record(
         nodes.image, splits.labels, splits.seeds, splits.epochs, splits.moves
     )
     patches, degree = _on_host(children.patches, children.degree)
-    links = degree.sum(1) - parts.sizes
+    links = [count_links(one) for one in degree]
     child_rows, expanded = np.zeros(len(links), np.int64), np.zeros(len(links), bool)
     parts_of: list[list[int]] = [[] for _ in rows]
     for part in np.lexsort((parts.first, parts.side)):
@@ -115,7 +116,7 @@ def _record(
         for part in parts_of[node]:
             inside = patches[part, : parts.sizes[part]]
             child_rows[part], expanded[part] = builder.add_region(
-                int(rows[node]), int(parts.side[part]), inside, int(links[part])
+                int(rows[node]), int(parts.side[part]), inside, links[part]
             )
     return child_rows, expanded
 

@@ -60,7 +60,7 @@ def bisect_nodes(images: Images, nodes: Nodes, options: DetectorOptions) -> Spli
     positions = pick_seeds(nodes)
     tokens = nodes.image[:, None] * n + nodes.patches
     cosines = _pick(gram, tokens.gather(1, positions)[:, :, None] * n + nodes.patches[:, None, :])
-    labels = _initial_labels(cosines, positions, options) & nodes.valid
+    labels = _initial_labels(cosines, options) & nodes.valid
     epochs, moves = torch.zeros_like(nodes.image), torch.zeros_like(nodes.image)
     splits = Splits(labels, nodes.patches.gather(1, positions), epochs, moves)
     ranks = _Ranks(n, options, gram.device)
@@ -83,12 +83,11 @@ def bisect_nodes(images: Images, nodes: Nodes, options: DetectorOptions) -> Spli
             sweeps = sweeps.keep(np.flatnonzero(~ended))
 
 
-def _initial_labels(cosines: torch.Tensor, positions: torch.Tensor, options: DetectorOptions) -> torch.Tensor:
+def _initial_labels(cosines: torch.Tensor, options: DetectorOptions) -> torch.Tensor:
     """``(N, m)`` bool from ``(N, 2, m)`` cosines of the seeds; see :func:`.affinity.initial_labels`."""
     if options.init == "nearest":
         return cosines[:, 1] > cosines[:, 0]
     linked = cosines > options.alpha
-    linked.scatter_(2, positions[:, :, None], True)
     return linked[:, 1] & ~linked[:, 0]
 
 

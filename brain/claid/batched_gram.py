@@ -10,6 +10,9 @@ import torch
 from .affinity import LEAST_NORM
 from .options import DetectorOptions
 
+# Rows of a Gram matrix are computed in this many blocks.
+_GRAM_BLOCKS = 4
+
 
 @dataclass(frozen=True)
 class Images:
@@ -52,9 +55,18 @@ def describe_images(features: torch.Tensor, options: DetectorOptions) -> Images:
             norms = tokens.double().square().sum(1, keepdim=True).sqrt().clamp(min=LEAST_NORM)
             tokens /= norms.to(tokens.dtype)
             lengths[one] = tokens.double().square().sum(1)
-            torch.mm(tokens, tokens.T, out=gram[one])
-            links[one] = pack_bits((gram[one] > options.alpha).fill_diagonal_(True))
+            _fill_gram(tokens, gram[one])
+            links[one] = pack_bits(gram[one] > options.alpha)
     return Images(unit, lengths, gram, links, energies)
+
+
+def _fill_gram(unit: torch.Tensor, gram: torch.Tensor) -> None:
+    """Products of all rows with all rows, in blocks, so that most of what is above the diagonal is only copied."""
+    step = -(-len(unit) // _GRAM_BLOCKS)
+    for top in range(0, len(unit), step):
+        rows, known = slice(top, top + step), slice(0, top)
+        torch.mm(unit[rows], unit[: top + step].T, out=gram[rows, : top + step])
+        gram[known, rows] = gram[rows, known].T
 
 
 def high_energy(energies: torch.Tensor, options: DetectorOptions) -> torch.Tensor:

@@ -17,7 +17,7 @@ class Nodes:
         image: ``(N,)`` int64 positions in the batch.
         patches: ``(N, m)`` int64, ascending; padded with 0.
         valid: ``(N, m)`` bool, False where padded.
-        degree: ``(N, m)`` int64 links of a patch within its set, itself included; 0 where padded.
+        degree: ``(N, m)`` int64 links of a patch within its set; see :func:`.affinity.degrees`; 0 where padded.
     """
 
     sizes: np.ndarray

@@ -12,19 +12,25 @@ _SPARED = 5
 
 
 def working_size(
-    image_hw: tuple[int, int], *, short_side: int = 360, long_side: int = 800, patch: int = 8
+    image_hw: tuple[int, int],
+    *,
+    short_side: int = 360,
+    long_side: int = 800,
+    patch: int = 8,
+    enlarge: bool = False,
 ) -> tuple[int, int, int, int]:
     """The size that an image is resized to, and its patch grid.
 
     The short side becomes ``short_side``, or less where the long one would exceed ``long_side``. An image with a short
-    side of at most ``short_side - 5`` pixels stays as it is, whatever its long side. What does not fill a whole patch
-    at the right and at the bottom is cropped.
+    side of at most ``short_side - 5`` pixels stays as it is, whatever its long side, unless it is to be enlarged. What
+    does not fill a whole patch at the right and at the bottom is cropped.
 
     Args:
         image_hw: height and width of the upright image in pixels.
         short_side: wanted length of the short side in pixels.
         long_side: greatest length of the long side in pixels.
         patch: side of a patch in pixels.
+        enlarge: give small images that size too, so that they have as many patches as others.
 
     Returns:
         height and width after resizing, in pixels, and height and width of the grid, in patches.
@@ -38,7 +44,7 @@ def working_size(
             "long_side of at least short_side"
         )
     short, long = sorted(image_hw)
-    if short > short_side - _SPARED:
+    if enlarge or short > short_side - _SPARED:
         new_short, new_long = short_side, short_side * long // short
         if new_long > long_side:
             new_short, new_long = max(1, long_side * new_short // new_long), long_side

@@ -12,8 +12,9 @@ from numba import njit
 from .affinity import LEAST_NORM
 from .bisect import LEAST_GAIN, State
 
-# Side of the squares in which a matrix is turned over.
-_SQUARE = 32
+# A matrix is turned over in blocks: the columns that are read fill a line of the cache (16 numbers of 4 bytes), and the
+# rows that are written are long enough to be written at once.
+_COLUMNS, _ROWS = 16, 512
 
 
 def _compiled(function: Callable[..., Any], fastmath: bool | set[str] = False) -> Any:
@@ -95,11 +96,10 @@ def _unit_rows(features):  # type: ignore[no-untyped-def]
 @_compiled
 def _fill_upper(gram):  # type: ignore[no-untyped-def]
     n = len(gram)
-    # In squares, so that the columns that are read stay in the cache.
-    for top in range(0, n, _SQUARE):
-        bottom = min(top + _SQUARE, n)
-        for left in range(0, top + 1, _SQUARE):
-            for j in range(left, min(left + _SQUARE, bottom)):
+    for top in range(0, n, _ROWS):
+        bottom = min(top + _ROWS, n)
+        for left in range(0, bottom, _COLUMNS):
+            for j in range(left, min(left + _COLUMNS, bottom)):
                 first = max(top, j + 1)
                 row, column = gram[j, first:bottom], gram[first:bottom, j]
                 for k in range(len(row)):
@@ -118,7 +118,6 @@ def _link(gram, alpha):  # type: ignore[no-untyped-def]
             for k in range(len(cosines)):
                 bits |= np.uint64(cosines[k] > alpha) << np.uint64(k)
             links[i, word] = bits
-        links[i, i // 64] |= np.uint64(1) << np.uint64(i % 64)
     return links
 
 

@@ -273,11 +273,6 @@ def _checked_pooling(maps: FeatureMaps, pooling: RegionPooling | None) -> Region
         return "gem" if maps.nonnegative else "mean"
     if pooling not in REGION_POOLINGS:
         raise ConfigError(f"pooling={pooling!r} is unknown; use one of {', '.join(REGION_POOLINGS)}")
-    if pooling == "gem" and not maps.nonnegative:
-        raise ConfigError(
-            f"pooling='gem' takes roots, but the features of {maps.name!r} have both signs; use pooling='mean', or a"
-            " network that ends in a ReLU such as 'resnet50'"
-        )
     if pooling == "attention" and maps.head is None:
         raise ConfigError(
             f"pooling='attention' needs the pooling head of a SigLIP model, which {maps.name!r} lacks; use"

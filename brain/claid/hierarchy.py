@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError, ImageError
-from .affinity import energy_set, initial_labels, pick_seeds, unpack_links
+from .affinity import count_links, energy_set, initial_labels, pick_seeds, unpack_links
 from .bisect import Split
 from .components import connectivity
 from .options import PRESETS, DetectorOptions
@@ -225,7 +225,7 @@ def _detect(features: np.ndarray, options: DetectorOptions, kernels: Kernels, na
         for side in (0, 1):
             for part in kernels.components(patches[split.labels == side], (height, width), options.min_patches):
                 degree = kernels.degrees(similarity.links, part)
-                child, expanded = builder.add_region(row, side, part, int(degree.sum()) - len(part))
+                child, expanded = builder.add_region(row, side, part, count_links(degree))
                 if expanded:
                     queue.append((child, part, degree))
     return builder.build()

@@ -16,9 +16,6 @@ from ..errors import ConfigError
 Pooling = Literal["gem", "mean", "max"]
 POOLINGS: tuple[Pooling, ...] = ("gem", "mean", "max")
 
-# GeM takes roots, so that what is not positive is raised to this before.
-GEM_FLOOR = 1e-6
-
 # An edge this close to that of a cell, in cells, lies on it: boxes often are whole patches, times a ratio.
 _SLACK = 1e-6
 
@@ -108,7 +105,8 @@ def pool_regions(
 ) -> torch.Tensor:
     """One vector per region.
 
-    ``"gem"`` is the generalised mean ``(Σ w f^p / Σ w)^(1/p)``, for features that are not negative; ``"mean"`` the
+    ``"gem"`` is the generalised mean ``(Σ w f^p / Σ w)^(1/p)``, in which powers and roots keep the sign of what has
+    one (the paper's features have none), so that large values count for more than small ones; ``"mean"`` the
     weighted mean; ``"max"`` the maximum over all cells of positive weight. Mean and GeM are one matrix product.
 
     Args:
@@ -133,8 +131,11 @@ def pool_regions(
     shares = weights / total.clamp(min=torch.finfo(torch.float32).tiny)
     if kind == "mean":
         return shares @ features
-    pooled = (shares @ features.clamp(min=GEM_FLOOR) ** p) ** (1 / p)
-    return pooled * (total > 0)
+    return _power(shares @ _power(features, p), 1 / p)
+
+
+def _power(values: torch.Tensor, exponent: float) -> torch.Tensor:
+    return values.sign() * values.abs() ** exponent
 
 
 def _covered_shares(n_cells: int, extent: float, n_patches: int, covered: float, limit: float) -> torch.Tensor:

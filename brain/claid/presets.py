@@ -1,12 +1,17 @@
 """Named pipelines of the regions: which detector, at which size, with which descriptor."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-from ..backbones.catalog import EMBEDDED
+from ..backbones.base import Backbone
+from ..backbones.catalog import EMBEDDED, HYBRID, UNTRAINED
+from ..backbones.device import Precision
+from ..backbones.feature_maps import TokenMaps
 from ..errors import ConfigError
-from .descriptor import Area, RegionPooling
+from .descriptor import Area, RegionDescriber, RegionPooling, load_describer
 from .options import DetectorOptions, detector_preset
-from .regions import WorkingSize
+from .regions import RegionExtractor, WorkingSize
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class RegionPreset:
     descriptor: str | None = None
     layer: str | None = None
     pooling: RegionPooling | None = None
-    area: Area = "mask"
+    area: Area = "box"
 
 
 PRESETS: dict[str, RegionPreset] = {
@@ -53,11 +58,88 @@ def region_preset(name: str) -> RegionPreset:
 def fitted_preset(name: str, backbone_name: str) -> RegionPreset:
     """A preset with what a backbone needs to be different.
 
-    The embedded models have coarse patches and were trained on small pictures; the published values would leave them
-    a few hundred patches, of which fifteen are no small region.
+    The embedded models have coarse patches, which are all rather alike, and were trained on small pictures: with the
+    published values nearly all patches would be linked, and fifteen of them be no small region.
     """
     preset = region_preset(name)
-    return _EMBEDDED if name == "default" and backbone_name.startswith(EMBEDDED) else preset
+    return _EMBEDDED.get(backbone_name, preset) if name == "default" else preset
 
 
-_EMBEDDED = RegionPreset(detector_preset("default", min_patches=6), WorkingSize(400, 800))
+# Values found on rendered scenes of several objects, and looked at on photographs; see the benchmark `quality search`.
+_EMBEDDED_DETECTOR = detector_preset("default", alpha=0.6, min_patches=6)
+_EMBEDDED_SIZE = WorkingSize(400, 800, enlarge=True)
+_EMBEDDED = {
+    HYBRID: RegionPreset(_EMBEDDED_DETECTOR, _EMBEDDED_SIZE, pooling="gem"),
+    EMBEDDED: RegionPreset(_EMBEDDED_DETECTOR, _EMBEDDED_SIZE),
+    UNTRAINED: RegionPreset(_EMBEDDED_DETECTOR, _EMBEDDED_SIZE),
+}
+
+# The detector's own tokens as the descriptor.
+TOKENS = "tokens"
+
+_OWN_OPTIONS = ("descriptor", "layer", "pooling", "area")
+_SIZE_OPTIONS = tuple(option.name for option in fields(WorkingSize))
+_DETECTOR_OPTIONS = tuple(option.name for option in fields(DetectorOptions))
+
+
+def region_extractor(
+    preset: str,
+    backbone: Backbone,
+    options: Mapping[str, Any],
+    *,
+    max_side: int | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+) -> RegionExtractor:
+    """The pipeline of a preset, parts of which are overridden.
+
+    Args:
+        preset: its name.
+        backbone: encoder of the detector.
+        options: any of ``descriptor`` (:data:`TOKENS` for those of the detector), ``layer``, ``pooling``, ``area``, and
+            those of :class:`.options.DetectorOptions` and :class:`.regions.WorkingSize`; None leaves the preset's.
+        max_side, device, precision: of the descriptor, as for :func:`.descriptor.load_describer`.
+
+    Raises:
+        ConfigError: an option is unknown or cannot work.
+        ModelError: the descriptor cannot be loaded.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    unknown = sorted(set(options) - {*_OWN_OPTIONS, *_SIZE_OPTIONS, *_DETECTOR_OPTIONS})
+    if unknown:
+        raise ConfigError(f"{', '.join(unknown)}: the regions have no such option")
+
+    def chosen(names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: given[name] for name in names if name in given}
+
+    own = chosen(_OWN_OPTIONS)
+    if "descriptor" in own:
+        # What the preset says of its own descriptor does not fit another.
+        own = {"layer": None, "pooling": None, **own}
+    fitted = replace(fitted_preset(preset, backbone.name), **own)
+    detector = replace(fitted.detector, **chosen(_DETECTOR_OPTIONS))
+    size = chosen(_SIZE_OPTIONS)
+    if "short_side" in size:
+        # Who asks for larger pictures does not have to know of the bound.
+        size.setdefault("long_side", max(fitted.size.long_side, size["short_side"]))
+    working_size = replace(fitted.size, **size)
+    describer = _describer(fitted, backbone, max_side, device, precision)
+    return RegionExtractor(backbone, describer, detector, working_size)
+
+
+def _describer(
+    preset: RegionPreset, backbone: Backbone, max_side: int | None, device: str, precision: Precision
+) -> RegionDescriber:
+    if preset.descriptor not in (None, TOKENS):
+        return load_describer(
+            preset.descriptor or "",
+            layer=preset.layer,
+            pooling=preset.pooling,
+            area=preset.area,
+            max_side=max_side,
+            device=device,
+            precision=precision,
+        )
+    if preset.layer is not None:
+        raise ConfigError(f"layer={preset.layer!r}: tokens have no layers; name a ResNet as the descriptor")
+    return RegionDescriber(TokenMaps(backbone), pooling=preset.pooling, area=preset.area, max_side=max_side)

@@ -52,7 +52,7 @@ class RegionIndex:
     after.
 
     On disk a region takes 2 D + 40 bytes: cosines are those of unit vectors rounded to float16, within about 1e-4 of
-    the given ones. In memory a search needs about 4 Q + 40 bytes per region for Q query vectors.
+    the given ones. In memory a search needs about 20 + 5 Q bytes per region for Q query vectors.
     """
 
     def __init__(self, folder: Path, snapshot: Snapshot) -> None:

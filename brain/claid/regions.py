@@ -10,11 +10,12 @@ from PIL import Image
 
 from ..backbones.base import Backbone
 from ..backbones.feature_maps import TokenMaps
-from ..errors import ConfigError
+from ..errors import ConfigError, ImageError
 from .boxes import region_boxes, working_size
 from .descriptor import RegionArea, RegionDescriber
 from .hierarchy import Hierarchy, detect_batch
 from .options import DetectorOptions
+from .pooling import roi_cells
 
 # A JPEG decoded at half, quarter or eighth scale stays at least this many times as large as the canvas.
 _DECODE_FACTOR = 2
@@ -27,10 +28,12 @@ class WorkingSize:
     Attributes:
         short_side: what the short side of a larger image is reduced to.
         long_side: the most that the long side may have.
+        enlarge: whether smaller images are enlarged to that size.
     """
 
     short_side: int = 360
     long_side: int = 800
+    enlarge: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.short_side <= self.long_side:
@@ -140,12 +143,18 @@ class RegionExtractor:
         Args:
             image: ``(H, W, 3)`` uint8, upright; may be decoded at reduced scale (:attr:`decode_min_side`).
             image_hw: size of the picture at full scale; None where ``image`` is at full scale.
+
+        Raises:
+            ImageError: at the working size the image does not fill a single patch.
         """
         hw = image_hw or (image.shape[0], image.shape[1])
         patch = self.backbone.patch_size
-        height, width, rows, columns = working_size(
-            hw, short_side=self.size.short_side, long_side=self.size.long_side, patch=patch
-        )
+        height, width, rows, columns = working_size(hw, patch=patch, **asdict(self.size))
+        if not rows or not columns:
+            raise ImageError(
+                f"the image of {hw[1]}×{hw[0]} pixels is worked on at {width}×{height}, which does not fill a patch of "
+                f"{patch}×{patch}; enlarge it (enlarge=True), or leave it out"
+            )
         resized = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
         cropped = resized[: rows * patch, : columns * patch]
         canvas = torch.from_numpy(cropped.transpose(2, 0, 1).astype(np.float32) / 255.0)
@@ -164,20 +173,36 @@ class RegionExtractor:
         vectors = self._describe(batch, tokens, areas)
         return [Regions(**regions, vectors=rows) for regions, rows in zip(found, vectors, strict=True)]
 
-    def describe(self, image: np.ndarray, boxes: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
+    def describe(
+        self, image: np.ndarray, boxes: np.ndarray, masks: np.ndarray | None = None, *, crop: bool = False
+    ) -> np.ndarray:
         """Vectors of given areas of an image, made as those of its regions are.
 
         Args:
             image: ``(H, W, 3)`` uint8, upright, at full scale.
             boxes: ``(R, 4)`` ``(x1, y1, x2, y2)`` in pixels.
             masks: ``(R, h, w)`` bool at any resolution, spread over the whole image; None for boxes alone.
+            crop: encode each box by itself, as if cut out of the image, and pool all of it: the paper's query.
 
         Returns:
             ``(R, D)`` float32 of unit length; zeros for a box without area or outside of the image.
         """
+        if crop:
+            return self._describe_crops(image, boxes)
         picture, area = self.prepare(image), RegionArea(boxes, masks)
         tokens = self.backbone.tokens(picture.canvas[None]).patch if self._shares_tokens else None
         return self._describe([picture], tokens, [area])[0]
+
+    def _describe_crops(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        if not self._shares_tokens:
+            return self.describer.describe([image], [RegionArea(boxes)], crop=True)[0]
+        cells, valid = roi_cells(boxes, 1.0, (image.shape[0], image.shape[1]))
+        vectors = np.zeros((len(boxes), self.describer.dim), np.float32)
+        for row in np.flatnonzero(valid):
+            x1, y1, x2, y2 = cells[row]
+            whole = np.array([[0.0, 0.0, x2 - x1, y2 - y1]])
+            vectors[row] = self.describe(np.ascontiguousarray(image[y1:y2, x1:x2]), whole)[0]
+        return vectors
 
     def _describe(
         self, batch: Sequence[PreparedPicture], tokens: torch.Tensor | None, areas: Sequence[RegionArea]

@@ -116,7 +116,7 @@ class TokenSimilarity:
     def _links_of(self, top: int) -> np.ndarray:
         """Packed links of one block of patches."""
         cosines = self._unit[top : top + _BLOCK] @ self._unit.T
-        return affinity.pack_links(affinity.affinity(cosines, self._options.alpha, top))
+        return affinity.pack_links(affinity.affinity(cosines, self._options.alpha))
 
     def cosines(self, patch: int, patches: np.ndarray) -> np.ndarray:
         """``(m,)`` cosines of one patch with several."""

@@ -1,6 +1,7 @@
 """``quality search`` on answers worked by hand, on made-up manifests, and as a command on the small rendered set."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from fiftyone_selfsame.benchmarks.search_data import Picture, read_pictures
 from fiftyone_selfsame.benchmarks.search_methods import GRID_BOXES, Described, grid_boxes
 from fiftyone_selfsame.brain.errors import ConfigError
 from PIL import Image
+
+ROOT = Path(__file__).parents[2]
 
 CUP, TOY = np.eye(2)
 LEFT, RIGHT, HALF_LEFT = [0, 0, 50, 100], [50, 0, 100, 100], [0, 0, 25, 100]
@@ -178,3 +181,75 @@ def test_the_packaged_boxes_name_every_photograph_of_their_set(shared_dir):
 
     assert origin == "boxes of objects: 204 from the file of boxes"
     assert all(one.boxes.shape == (1, 4) for one in pictures)
+
+
+def write_squares(folder):
+    """Pictures of two patterned squares on grey; of six colours each is on two pictures, beside another one each."""
+    colours = [(200, 30, 30), (30, 180, 40), (40, 60, 220), (220, 200, 30), (200, 40, 200), (30, 200, 210)]
+    pairs = [(0, 1), (2, 3), (4, 5), (1, 2), (3, 4), (5, 0)]
+    items, rng = [], np.random.default_rng(0)
+    for number, pair in enumerate(pairs):
+        image = rng.integers(80, 100, (224, 224, 1), np.uint8).repeat(3, 2)
+        objects = []
+        for colour, (x, y) in zip(pair, ((16, 32), (128, 112)), strict=True):
+            square = np.array(colours[colour]) + rng.integers(-25, 25, (80, 80, 1))
+            image[y : y + 80, x : x + 80] = square.clip(0, 255)
+            objects.append({"object_id": f"colour{colour}", "bbox": [x, y, 80, 80]})
+        Image.fromarray(image).save(folder / f"{number}.png")
+        items.append({"path": f"{number}.png", "objects": objects})
+    (folder / "manifest.json").write_text(json.dumps({"name": "squares", "items": items}))
+
+
+def record_of(tmp_path, data, *options):
+    out = tmp_path / "out.json"
+    arguments = ["search", "--data", str(data), "--model", "embedded-hybrid", "--device", "cpu", "--json", str(out)]
+    assert main([*arguments, *options]) == 0
+    return json.loads(out.read_text())
+
+
+def test_the_command_finds_and_locates_plain_objects_by_their_regions(tmp_path, capsys):
+    write_squares(tmp_path)
+
+    record = record_of(tmp_path, tmp_path, "--alpha", "0.6", "--min-patches", "4", "--area", "box", "--norm", "R")
+
+    rows = {row["method"]: row for row in record["rows"]}
+    assert list(rows) == ["claid", "grid", "full_image", "ffa", "claid+image"]
+    assert rows["claid"]["map_all"] == rows["claid"]["recall_50"] == 1
+    assert rows["claid"]["miou"] > 0.8 > rows["grid"]["miou"] > rows["full_image"]["miou"]
+    assert (rows["full_image"]["regions"], rows["grid"]["regions"]) == (1, GRID_BOXES)
+    assert rows["claid+image"]["regions"] == pytest.approx(rows["claid"]["regions"] + 1)
+    assert {row["n"] for row in rows.values()} == {12}
+    settings = record["settings"]
+    assert (settings["alpha"], settings["min_patches"], settings["norm"]) == (0.6, 4, "R")
+    assert settings["descriptor"]["area"] == "box"
+    assert "boxes of objects: 12 from the manifest" in capsys.readouterr().out
+
+
+def test_the_first_pictures_alone_and_another_size_and_descriptor_can_be_asked_for(tmp_path):
+    write_squares(tmp_path)
+
+    options = ["--short-side", "96", "--long-side", "96", "--descriptor", "embedded", "--pooling", "max"]
+    record = record_of(tmp_path, tmp_path, "--limit", "4", *options)
+
+    assert {row["n"] for row in record["rows"]} == {4}
+    assert (record["settings"]["short_side"], record["settings"]["long_side"]) == (96, 96)
+    assert record["settings"]["descriptor"]["model"] == "embedded"
+    assert record["settings"]["descriptor"]["pooling"] == "max"
+
+
+def test_a_set_without_an_object_on_two_pictures_is_told(tmp_path, capsys):
+    write_squares(tmp_path)
+
+    assert main(["search", "--data", str(tmp_path), "--limit", "2"]) == 1
+
+    assert "no object is on two pictures" in capsys.readouterr().err
+
+
+def test_on_rendered_scenes_regions_find_more_than_whole_images_and_fixed_boxes(tmp_path):
+    data = ROOT / "fixtures" / "scenes" / "tiny" / "search"
+
+    record = record_of(tmp_path, data, "--alpha", "0.6", "--min-patches", "4", "--area", "box")
+
+    rows = {row["method"]: row for row in record["rows"]}
+    assert rows["claid"]["map_all"] > rows["grid"]["map_all"]
+    assert rows["claid"]["recall_50"] > rows["grid"]["recall_50"]

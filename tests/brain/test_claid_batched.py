@@ -157,7 +157,7 @@ def test_images_of_equal_patches_or_of_too_few_have_no_regions(tokens):
 
 
 @pytest.mark.parametrize("zeros", [slice(5, 6), slice(None)])
-def test_tokens_of_zeros_are_linked_with_themselves_only(zeros):
+def test_tokens_of_zeros_are_treated_as_by_the_other_engines(zeros):
     tokens = smooth_map(3, 12, 12)
     tokens[4, zeros] = tokens[0, 0] = tokens[zeros, 2] = 0
     options = DetectorOptions(min_patches=1)

@@ -304,7 +304,6 @@ def test_settings_are_json_and_tell_describers_apart(resnet, dino):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"pooling": "gem"}, r"pooling='gem' takes roots.*pooling='mean'.*'resnet50'"),
         ({"pooling": "sum"}, r"pooling='sum' is unknown; use one of gem, mean, max, attention"),
         ({"pooling": "attention"}, r"pooling='attention' needs the pooling head"),
         ({"area": "hull"}, r"area='hull' is unknown; use one of box, mask"),

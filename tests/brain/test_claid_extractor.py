@@ -9,9 +9,9 @@ from fiftyone_selfsame.brain.backbones import load_backbone
 from fiftyone_selfsame.brain.claid.descriptor import RegionArea, load_describer
 from fiftyone_selfsame.brain.claid.hierarchy import detect
 from fiftyone_selfsame.brain.claid.options import DetectorOptions
-from fiftyone_selfsame.brain.claid.presets import PRESETS, fitted_preset, region_preset
+from fiftyone_selfsame.brain.claid.presets import PRESETS, fitted_preset, region_extractor, region_preset
 from fiftyone_selfsame.brain.claid.regions import RegionExtractor, WorkingSize, emitted_parents
-from fiftyone_selfsame.brain.errors import ConfigError
+from fiftyone_selfsame.brain.errors import ConfigError, ImageError
 from fiftyone_selfsame.fixtures.model_folders import make_resnet_folder
 
 OPTIONS = DetectorOptions(min_patches=3, alpha=0.5)
@@ -123,6 +123,21 @@ def test_a_box_is_described_by_the_tokens_it_touches(extractor):
     assert not extractor.describe(image, np.array([[500.0, 500.0, 600.0, 600.0]])).any()
 
 
+def test_a_box_that_is_cut_out_knows_nothing_of_its_surroundings(extractor):
+    image = picture()
+    box = np.array([[20.0, 30.0, 84.0, 94.0], [500.0, 500.0, 600.0, 600.0]])
+    changed = image.copy()
+    changed[:30] = changed[94:] = 0
+
+    (vector, outside) = extractor.describe(image, box, crop=True)
+
+    np.testing.assert_allclose(vector, extractor.describe(changed, box, crop=True)[0], atol=1e-6)
+    alone = extractor.describe(np.ascontiguousarray(image[30:94, 20:84]), np.array([[0.0, 0.0, 64.0, 64.0]]))[0]
+    np.testing.assert_allclose(vector, alone, atol=1e-6)
+    assert not outside.any()
+    assert np.abs(extractor.describe(image, box)[0] - extractor.describe(changed, box)[0]).max() > 1e-4
+
+
 def test_another_network_describes_at_its_own_size(tmp_path):
     folder = make_resnet_folder(tmp_path)
     backbone = load_backbone("embedded-hybrid", device="cpu")
@@ -140,6 +155,8 @@ def test_another_network_describes_at_its_own_size(tmp_path):
     np.testing.assert_allclose(
         extractor.describe(image, regions.boxes), describer.describe([image], [RegionArea(regions.boxes)])[0], atol=1e-6
     )
+    cut_out = describer.describe([image], [RegionArea(regions.boxes)], crop=True)[0]
+    np.testing.assert_allclose(extractor.describe(image, regions.boxes, crop=True), cut_out, atol=1e-6)
 
 
 def test_a_describer_with_a_size_of_its_own_takes_a_second_pass():
@@ -167,9 +184,45 @@ def test_presets_are_the_published_pipelines_and_embedded_models_get_sizes_that_
     assert fitted_preset("paper", "embedded") == region_preset("paper")
     fitted = fitted_preset("default", "embedded-hybrid")
     assert fitted != region_preset("default")
-    assert replace(fitted, size=WorkingSize(), detector=DetectorOptions()) == region_preset("default")
+    assert replace(fitted, size=WorkingSize(), detector=DetectorOptions(), pooling=None) == region_preset("default")
     with pytest.raises(ConfigError, match="quick"):
         region_preset("quick")
+
+
+def test_a_pipeline_is_its_preset_with_what_the_user_says_otherwise(extractor, tmp_path):
+    folder = make_resnet_folder(tmp_path)
+    backbone = extractor.backbone
+
+    plain = region_extractor("default", backbone, {"alpha": None})
+    large = region_extractor("default", backbone, {"short_side": 1000, "tau2": 0.1, "pooling": "mean"})
+    other = region_extractor("code", backbone, {"descriptor": "tokens"})
+    conv = region_extractor("default", backbone, {"descriptor": str(folder)}, device="cpu")
+
+    assert (plain.options.alpha, plain.size.enlarge, plain.describer.pooling) == (0.6, True, "gem")
+    assert (large.size.short_side, large.size.long_side, large.options.tau2) == (1000, 1000, 0.1)
+    assert large.describer.pooling == "mean"
+    assert (other.options.box_mode, other.describer.pooling, other.describer.name) == (
+        "reference",
+        "mean",
+        backbone.name,
+    )
+    assert (conv.describer.name, conv.describer.pooling) == (str(folder), "gem")
+    with pytest.raises(ConfigError, match="layers"):
+        region_extractor("default", backbone, {"layer": "layer4.0"})
+    with pytest.raises(ConfigError, match="colour"):
+        region_extractor("default", backbone, {"colour": 1})
+
+
+def test_small_pictures_are_enlarged_where_that_is_asked_for(extractor):
+    enlarging = RegionExtractor(extractor.backbone, extractor.describer, OPTIONS, WorkingSize(96, 200, enlarge=True))
+
+    assert enlarging.prepare(picture(hw=(48, 64))).resized_hw == (96, 128)
+    assert extractor.prepare(picture(hw=(48, 64))).resized_hw == (48, 64)
+
+
+def test_an_image_of_less_than_a_patch_is_explained(extractor):
+    with pytest.raises(ImageError, match=r"400×12 pixels.*enlarge=True"):
+        extractor.prepare(np.zeros((12, 400, 3), np.uint8))
 
 
 @pytest.mark.parametrize("sides", [(0, 100), (200, 100)])

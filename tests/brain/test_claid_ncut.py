@@ -56,7 +56,9 @@ def test_the_first_patch_has_label_0_however_the_patches_are_numbered():
         np.testing.assert_array_equal(permuted, labels[order] ^ labels[order[0]])
 
 
-@pytest.mark.parametrize("linked", [np.ones((9, 9), bool), np.eye(9, dtype=bool), np.eye(2, dtype=bool), np.ones((1, 1), bool)])
+@pytest.mark.parametrize(
+    "linked", [np.ones((9, 9), bool), np.eye(9, dtype=bool), np.eye(2, dtype=bool), np.ones((1, 1), bool)]
+)
 def test_there_is_nothing_to_cut_where_all_pairs_are_alike(linked):
     np.testing.assert_array_equal(ncut_bisect(linked), np.zeros(len(linked)))
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from fiftyone_selfsame.brain.claid.pooling import (
-    GEM_FLOOR,
     POOLINGS,
     cell_weights,
     mask_weights,
@@ -118,9 +117,9 @@ def pooled_cell_by_cell(feature_map, weights, kind, p):
                 out[r, c] = max(values)
                 continue
             if kind == "gem":
-                values = [max(value, GEM_FLOOR) ** p for value in values]
+                values = [math.copysign(abs(value) ** p, value) for value in values]
             mean = sum(row[i] * value for i, value in zip(members, values, strict=True)) / sum(row[members])
-            out[r, c] = mean ** (1 / p) if kind == "gem" else mean
+            out[r, c] = math.copysign(abs(mean) ** (1 / p), mean) if kind == "gem" else mean
     return out
 
 

@@ -228,6 +228,17 @@ def test_the_order_does_not_hang_on_rounding_in_float32(index, monkeypatch):
     assert hits_of(index.search(query, limit=7)) == expected
 
 
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same(index):
+    index.update([image_of(f"i{number}", 3, seed=number % 7) for number in range(40)])
+    query = np.random.default_rng(0).standard_normal((2, DIM))
+
+    expected, found = (index.search(query, limit=9, device=device) for device in ("cpu", "cuda"))
+
+    assert hits_of(found) == hits_of(expected)
+    assert [hit.score for hit in found] == [hit.score for hit in expected]
+
+
 def test_regions_without_a_direction_are_left_out(index):
     image = image_of("a")
     image.vectors[1] = 0

@@ -4,9 +4,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.backbones import load_backbone
-from fiftyone_selfsame.brain.claid.descriptor import load_describer
-from fiftyone_selfsame.brain.claid.options import DetectorOptions
-from fiftyone_selfsame.brain.claid.regions import RegionExtractor, WorkingSize
+from fiftyone_selfsame.brain.claid.presets import region_extractor
 from fiftyone_selfsame.brain.errors import ConfigError
 from fiftyone_selfsame.brain.images import decode_image
 from fiftyone_selfsame.fiftyone_plugin.region_views import region_levels, show_region_level
@@ -17,8 +15,7 @@ from fiftyone_selfsame.fixtures.model_folders import make_resnet_folder
 def slow_regions(path, **size):
     """One image through the public core, as the dataset should hold it."""
     backbone = load_backbone("embedded-hybrid", device="cpu")
-    describer = load_describer("embedded-hybrid", area="mask", device="cpu")
-    extractor = RegionExtractor(backbone, describer, DetectorOptions(min_patches=4), WorkingSize(**size))
+    extractor = region_extractor("default", backbone, {"min_patches": 4, **size}, device="cpu")
     return extractor.extract([extractor.prepare(decode_image(path))])[0]
 
 
@@ -58,7 +55,7 @@ def test_a_mask_fills_the_box_that_encloses_it(block_dataset, regions):
 def test_parents_are_larger_regions_of_the_same_image_that_hold_their_parts(block_dataset, regions):
     dataset = block_dataset(4)
 
-    regions(dataset, tau2=0.0, alpha=0.6, min_patches=2)
+    regions(dataset, tau2=0.0, alpha=0.7, min_patches=2)
 
     seen = 0
     for sample in dataset:
@@ -104,6 +101,16 @@ def test_vectors_on_the_labels_serve_fiftyone_s_own_patch_similarity(block_datas
     ranked = patches.sort_by_similarity(first.regions.id, brain_key="alike", k=2)
     assert ranked.first().regions.id == first.regions.id
     assert first.regions.vector.dtype == np.float16
+
+
+def test_vectors_on_the_labels_make_a_map_for_the_embeddings_panel(block_dataset, regions):
+    dataset = block_dataset(4)
+
+    regions(dataset, storage="labels", visualization_key="map")
+
+    results = dataset.load_brain_results("map")
+    assert results.config.patches_field == "regions"
+    assert len(results.points) == dataset.count("regions.detections")
 
 
 def test_a_similarity_index_asks_for_vectors_on_the_labels(block_dataset, regions):
@@ -209,7 +216,7 @@ def test_a_field_with_labels_of_somebody_else_is_not_touched(block_dataset, regi
 
 def test_one_level_at_a_time_is_shown(block_dataset, regions):
     dataset = block_dataset(3)
-    regions(dataset, tau2=0.0, alpha=0.6, min_patches=2)
+    regions(dataset, tau2=0.0, alpha=0.7, min_patches=2)
     levels = region_levels(dataset, "regions")
 
     for level, number in levels.items():
