@@ -26,12 +26,7 @@ def extractor_of(info: Mapping[str, Any], device: str) -> RegionExtractor:
         ModelError: an encoder cannot be loaded.
     """
     extractor = _extractor(json.dumps(dict(info), sort_keys=True), device)
-    now, then = extractor.describer, info["descriptor"]
-    if now.weights_hash != then["weights_hash"]:
-        raise ConfigError(
-            f"the weights of {now.name!r} have changed since the regions were described; run compute_claid_regions "
-            "again with overwrite=True"
-        )
+    _check_weights(extractor.describer.weights_hash, info)
     return extractor
 
 
@@ -39,7 +34,7 @@ def text_encoder_of(info: Mapping[str, Any], device: str) -> TextEncoder:
     """The text tower that belongs to the descriptor of an index.
 
     Raises:
-        ConfigError: the regions were described by a model that knows no words.
+        ConfigError: the regions were described by a model that knows no words, or by other weights of that name.
         ModelError: it cannot be loaded.
     """
     descriptor = info["descriptor"]
@@ -49,7 +44,18 @@ def text_encoder_of(info: Mapping[str, Any], device: str) -> TextEncoder:
             "with SigLIP first, e.g. compute_claid_regions(dataset, 'words', descriptor='siglip2-base'), and search "
             "with field='words'"
         )
-    return _text_encoder(descriptor["model"], device)
+    encoder = _text_encoder(descriptor["model"], device)
+    _check_weights(encoder.weights_hash, info)
+    return encoder
+
+
+def _check_weights(now: str, info: Mapping[str, Any]) -> None:
+    then = info["descriptor"]
+    if now != then["weights_hash"]:
+        raise ConfigError(
+            f"the weights of {then['model']!r} have changed since the regions were described; run "
+            "compute_claid_regions again with overwrite=True"
+        )
 
 
 @lru_cache(maxsize=2)

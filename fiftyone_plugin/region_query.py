@@ -121,9 +121,13 @@ def _label_query(samples: foc.SampleCollection, field: str, index: RegionIndex, 
 
 def _locate(samples: foc.SampleCollection, label: str | Mapping[str, Any], field: str) -> tuple[str, str, str]:
     """Label id, sample id and field of a label."""
-    if isinstance(label, Mapping):
-        return str(label["label_id"]), str(label["sample_id"]), str(label["field"])
     root = samples._root_dataset
+    if isinstance(label, Mapping):
+        label_id, sample_id = str(label["label_id"]), str(label["sample_id"])
+        if root.match({"_id": ObjectId(sample_id)}).count():
+            return label_id, sample_id, str(label["field"])
+        # In a view of patches the App names the patch as the sample.
+        label = label_id
     if not ObjectId.is_valid(label):
         raise ConfigError(f"labels: {label!r} is no label id")
     fields = sorted(root.get_field_schema(embedded_doc_type=fo.Detections), key=lambda name: name != field)

@@ -6,6 +6,7 @@ import pytest
 from fiftyone import ViewField as F
 from fiftyone_selfsame.brain.claid.region_index import RegionIndex
 from fiftyone_selfsame.brain.errors import ConfigError, ImageError
+from fiftyone_selfsame.fiftyone_plugin import region_models
 from fiftyone_selfsame.fiftyone_plugin.region_index import build_region_index, index_folder
 from fiftyone_selfsame.fiftyone_plugin.region_search import clear_object_search, search_by_object, search_view
 from fiftyone_selfsame.fixtures.model_folders import make_text_model_folder
@@ -149,9 +150,12 @@ def test_a_selection_of_the_app_is_taken_as_it_is(searched):
     region = best_region(query)
     selected = [{"label_id": region.id, "sample_id": query.id, "field": "regions", "frame_number": None}]
 
-    by_selection = search(searched, labels=selected).values("id")
+    in_patches = [{**selected[0], "sample_id": region.id}]
 
-    assert by_selection == search(searched, labels=[region.id]).values("id")
+    by_id = search(searched, labels=[region.id]).values("id")
+
+    assert search(searched, labels=selected).values("id") == by_id
+    assert search(searched, labels=in_patches).values("id") == by_id
 
 
 def test_several_queries_rank_images_first_that_show_all_or_any_of_them(searched):
@@ -237,6 +241,21 @@ def test_words_find_regions_that_siglip_described(block_dataset, regions, tmp_pa
     scores = {sample.id: float((sample.words_vectors.astype(np.float64) @ text).max()) for sample in dataset}
     assert view.values("id") == sorted(scores, key=lambda one: -scores[one])
     assert view.first().search.detections[0].label == "a red block"
+
+
+@pytest.mark.parametrize("query", [{"text": "a mug"}, {"image": np.zeros((40, 40, 3), np.uint8)}])
+def test_a_query_is_not_encoded_by_other_weights_than_the_regions(block_dataset, regions, tmp_path, query):
+    folder = make_text_model_folder("siglip", tmp_path / "siglip")
+    dataset = block_dataset(2)
+    regions(dataset, descriptor=str(folder))
+    search(dataset, **query)
+
+    region_models._extractor.cache_clear()
+    region_models._text_encoder.cache_clear()
+    make_text_model_folder("siglip", folder, seed=1)
+
+    with pytest.raises(ConfigError, match="overwrite=True"):
+        search(dataset, **query)
 
 
 def test_words_need_a_model_that_knows_words(searched):
