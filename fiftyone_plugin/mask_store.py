@@ -1,9 +1,7 @@
 """Mask pictures on disk: one PNG per sample in a folder per dataset and field, and reading the masks of labels."""
 
-import contextlib
 import os
 import re
-import tempfile
 from pathlib import Path
 
 import fiftyone.core.collections as foc
@@ -12,6 +10,7 @@ from PIL import Image
 
 from ..brain.errors import ConfigError, ImageError
 from ..brain.paths import home
+from .own_files import written_aside
 
 # The pixel value of foreground: visible in any image viewer, and declared to FiftyOne as a mask target.
 FOREGROUND = 255
@@ -50,16 +49,8 @@ class MaskStore:
     def write(self, sample_id: str, foreground: np.ndarray) -> Path:
         """Stores a ``(H, W)`` bool mask; a reader, or a kill in between, never meets half a file."""
         path = self.path(sample_id)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                Image.fromarray(foreground.astype(np.uint8) * FOREGROUND).save(stream, format="PNG", compress_level=3)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with written_aside(path) as stream:
+            Image.fromarray(foreground.astype(np.uint8) * FOREGROUND).save(stream, format="PNG", compress_level=3)
         return path
 
 

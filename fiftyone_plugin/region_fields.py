@@ -33,6 +33,11 @@ class RegionFields:
         return f"{self.field}_vectors"
 
     @property
+    def vectors_path(self) -> str:
+        """The sample field with the name of the file that holds the vectors instead."""
+        return f"{self.field}_vectors_path"
+
+    @property
     def label_vectors(self) -> str:
         """The attribute of each region that holds its vector instead."""
         return f"{self.labels}.{VECTOR}"

@@ -95,7 +95,8 @@ def preset_models(preset: str) -> tuple[str | None, str | None]:
 def choose_storage(ctx: Any, inputs: types.Object) -> None:
     """Where the vectors are kept, and what that costs."""
     choices = [
-        ("sample", "In one array per image", "The usual choice: light for database and App"),
+        ("sample", "In one array per image", "The usual choice: the dataset is complete by itself"),
+        ("files", "In files beside the database", "For very many images; copies of the dataset do not have them"),
         ("labels", "On each region", "For FiftyOne's own patch similarity and maps; opening an image loads them all"),
     ]
     choose(inputs, "storage", choices, default="sample", view=types.RadioGroup, label="Keep the vectors")

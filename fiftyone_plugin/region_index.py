@@ -1,6 +1,5 @@
 """The searchable index of a field of regions: where it lies, and how it is kept in step with the dataset."""
 
-import re
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -12,10 +11,11 @@ import fiftyone.core.view as fov
 import numpy as np
 
 from ..brain.claid.region_index import ImageRegions, RegionIndex
-from ..brain.paths import home
 from .dataset_io import image_samples
 from .engine.local import Progress
+from .own_files import dataset_folder
 from .region_fields import RegionFields, region_info
+from .region_vectors import vectors_reader
 from .runs import RunSummary, check_run_key, register_run, run_key_for
 from .steps import plain_function
 
@@ -73,8 +73,8 @@ build_region_index = plain_function(build_region_index_steps)
 
 
 def index_folder(samples: foc.SampleCollection, field: str) -> Path:
-    """Where the index of a field lies; by the dataset's id, so that a dataset may be renamed."""
-    return home() / "indexes" / re.sub(r"\W", "_", str(samples._root_dataset._doc.id)) / field
+    """Where the index of a field lies."""
+    return dataset_folder(samples, "indexes") / field
 
 
 def _open_or_create(samples: foc.SampleCollection, field: str, info: dict[str, Any], rebuild: bool) -> RegionIndex:
@@ -101,13 +101,12 @@ def _read_regions(
 ) -> Iterator[ImageRegions]:
     """The stored regions of some samples; those without usable vectors are explained in ``failed``."""
     names = RegionFields(field)
-    on_labels = samples._dataset.get_field(field).info["storage"] == "labels"
-    paths = ["id", names.provenance, f"{names.labels}.id", f"{names.labels}.bounding_box"]
-    paths.append(names.label_vectors if on_labels else names.vectors)
+    stored, read = vectors_reader(samples, field)
+    paths = ["id", names.provenance, f"{names.labels}.id", f"{names.labels}.bounding_box", stored]
     view = fov.make_optimized_select_view(samples, ids)
     for sample_id, stamp, label_ids, boxes, vectors in zip(*view.values(paths), strict=True):
         label_ids = list(label_ids or [])
-        matrix = _matrix(vectors, dim)
+        matrix = read(vectors, dim)
         if matrix is None or matrix.shape != (len(label_ids), dim) or not np.isfinite(matrix).all():
             failed[sample_id] = (
                 f"its {len(label_ids)} regions in {field!r} have no vectors of {dim} numbers; run "
@@ -116,13 +115,3 @@ def _read_regions(
             continue
         boxes = np.asarray(boxes or [], np.float64).reshape(-1, 4)
         yield ImageRegions(sample_id, stamp or "", label_ids, boxes, matrix)
-
-
-def _matrix(vectors: Any, dim: int) -> np.ndarray | None:
-    """``(R, D)`` of an array or of one vector per region; None where one is missing."""
-    if vectors is None or any(vector is None for vector in vectors):
-        return None
-    if not len(vectors):
-        return np.empty((0, dim), np.float16)
-    shapes = {np.shape(vector) for vector in vectors}
-    return np.stack(list(vectors)) if len(shapes) == 1 else None

@@ -1,7 +1,9 @@
 """The computation of regions that an engine streams, and the fields in which regions and their vectors are kept."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
@@ -11,9 +13,7 @@ from ..brain.images import decode_image, image_size
 from .dataset_io import FieldSpec, SampleItem
 from .methods import FieldMethod
 from .region_fields import METHOD, VECTOR, RegionFields
-
-Storage = Literal["sample", "labels"]
-STORAGES: tuple[Storage, ...] = ("sample", "labels")
+from .region_vectors import Storage, VectorFiles, storage_fields
 
 _ATTRIBUTES: dict[str, tuple[type, str]] = {
     "level": (fo.IntField, "Depth in the hierarchy; the parts of the whole image have 1"),
@@ -26,53 +26,76 @@ _ATTRIBUTES: dict[str, tuple[type, str]] = {
 }
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    sample_id: str
+    picture: PreparedPicture
+
+    @property
+    def group_key(self) -> tuple[int, int]:
+        return self.picture.group_key
+
+
 class RegionsMethod(FieldMethod):
     """The regions of each image, each with a vector.
 
     Args:
         extractor: finds and describes them.
         field: the Detections field where they go.
-        storage: ``"sample"`` keeps the vectors of an image in one array, ``"labels"`` on each region.
+        storage: where the vectors are kept; see :mod:`.region_vectors`.
+        files: the files of the vectors, for ``"files"``.
         config: further settings for the record.
+        num_workers: threads that write files.
     """
 
-    def __init__(self, extractor: RegionExtractor, field: str, storage: Storage, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        extractor: RegionExtractor,
+        field: str,
+        storage: Storage,
+        files: VectorFiles | None,
+        config: Mapping[str, Any],
+        num_workers: int,
+    ) -> None:
         names = RegionFields(field)
         detections = {"embedded_doc_type": fo.Detections}
         fields = {
             field: FieldSpec(fo.EmbeddedDocumentField, "Regions of the image, coarse to fine (CLAID)", detections),
             names.count: FieldSpec(fo.IntField, "Number of regions found in the image"),
         }
-        if storage == "sample":
-            text = "Vectors of the regions, a row each: unit length, compare by cosine"
-            fields[names.vectors] = FieldSpec(fo.ArrayField, text, internal=True)
-        super().__init__(METHOD, field, fields, extractor.config_dict() | dict(config))
+        kept = storage_fields(names, storage)
+        of_labels = kept if storage == "labels" else {}
+        of_samples = {} if storage == "labels" else kept
+        super().__init__(METHOD, field, fields | of_samples, extractor.config_dict() | dict(config))
         declared = {f"{names.labels}.{name}": FieldSpec(*spec) for name, spec in _ATTRIBUTES.items()}
-        if storage == "labels":
-            text = "Vector of the region: unit length, compare by cosine"
-            declared[names.label_vectors] = FieldSpec(fo.VectorField, text)
-        self.fields = {**self.fields, **declared}
+        self.fields = {**self.fields, **declared, **of_labels}
         self._extractor = extractor
         self._names = names
         self._storage = storage
+        self._files = files
+        self._writers = ThreadPoolExecutor(num_workers, thread_name_prefix="selfsame-vectors")
 
-    def prepare(self, item: SampleItem) -> PreparedPicture:
+    def is_intact(self, item: SampleItem) -> bool:
+        return self._files is None or self._files.path(item.id).is_file()
+
+    def prepare(self, item: SampleItem) -> _Prepared:
         image_hw = image_size(item.filepath)
-        return self._extractor.prepare(decode_image(item.filepath, min_side=self._extractor.decode_min_side), image_hw)
+        image = decode_image(item.filepath, min_side=self._extractor.decode_min_side)
+        return _Prepared(item.id, self._extractor.prepare(image, image_hw))
 
-    def run(self, batch: Sequence[PreparedPicture]) -> list[dict[str, Any]]:
-        return [
-            self._values(picture, regions)
-            for picture, regions in zip(batch, self._extractor.extract(batch), strict=True)
-        ]
+    def run(self, batch: Sequence[_Prepared]) -> list[dict[str, Any]]:
+        found = self._extractor.extract([sample.picture for sample in batch])
+        return [self._values(sample, regions) for sample, regions in zip(batch, found, strict=True)]
 
-    def _values(self, picture: PreparedPicture, regions: Regions) -> dict[str, Any]:
+    def _values(self, sample: _Prepared, regions: Regions) -> dict[str, Any]:
         vectors = regions.vectors.astype(np.float16)
-        detections = region_detections(regions, picture.image_hw)
+        detections = region_detections(regions, sample.picture.image_hw)
         values: dict[str, Any] = {self._names.field: fo.Detections(detections=detections)}
         values[self._names.count] = len(detections)
         if self._storage == "sample":
             values[self._names.vectors] = vectors
+        elif self._files is not None:
+            values[self._names.vectors_path] = self._writers.submit(self._files.write, sample.sample_id, vectors)
         else:
             for detection, vector in zip(detections, vectors, strict=True):
                 detection[VECTOR] = vector

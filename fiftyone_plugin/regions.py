@@ -13,7 +13,8 @@ from .followups import Followups
 from .loading import default_batch_size, load_model
 from .methods import other_settings
 from .region_fields import METHOD, VECTOR, RegionFields
-from .region_method import STORAGES, RegionsMethod, Storage
+from .region_method import RegionsMethod
+from .region_vectors import STORAGES, Storage, VectorFiles, storage_fields
 from .runs import RunSummary, check_run_key, nothing_to_do, run_key_for
 from .steps import plain_function
 
@@ -92,8 +93,9 @@ def compute_claid_regions_steps(
         seed: of the order.
         cut: ``"ksums"``, or ``"ncut"`` for normalised cuts, the paper's baseline.
         box_mode: ``"exact"``, or ``"reference"`` for the boxes of the published program.
-        storage: keep vectors in one array per ``"sample"`` (``<field>_vectors``), or on the ``"labels"``
-            (attribute ``vector``), as FiftyOne's own patch similarity and maps want them.
+        storage: keep vectors in one array per ``"sample"`` (``<field>_vectors``), on the ``"labels"`` (attribute
+            ``vector``), as FiftyOne's own patch similarity and maps want them, or in ``"files"`` under
+            ``$SELFSAME_HOME`` (``<field>_vectors_path``), which keeps a large database small.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         precision: number format of the encoders' matrix products: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"``.
         batch_size: most images on the device at once; None chooses by device. Halved when memory runs out.
@@ -124,7 +126,9 @@ def compute_claid_regions_steps(
     yield Progress(0, samples.count(), label="Loading the model")
     backbone, notices = load_model(model or chosen.backbone, device, precision)
     extractor = region_extractor(preset, backbone, options, max_side=max_side, device=device, precision=precision)
-    method = RegionsMethod(extractor, field, storage, {"field": field, "storage": storage})
+    files = VectorFiles(samples, field) if storage == "files" else None
+    config = {"field": field, "storage": storage}
+    method = RegionsMethod(extractor, field, storage, files, config, num_workers)
     notices += other_settings(samples, method)
 
     def finish(summary: RunSummary) -> Generator[Progress, None, None]:
@@ -176,13 +180,14 @@ _PIPELINE_OPTIONS = (
 )
 
 
-def _check_fields(samples: foc.SampleCollection, field: str, storage: str, followups: Followups) -> None:
+def _check_fields(samples: foc.SampleCollection, field: str, storage: Storage, followups: Followups) -> None:
     check_field_name(samples, field)
     check_own_field(samples, field)
     if storage not in STORAGES:
         raise ConfigError(f"storage={storage!r} is unknown; use one of {', '.join(STORAGES)}")
-    if storage == "sample":
-        check_own_field(samples, RegionFields(field).vectors)
+    if storage != "labels":
+        for path in storage_fields(RegionFields(field), storage):
+            check_own_field(samples, path)
         for option in ("similarity_key", "visualization_key"):
             if getattr(followups, option) is not None:
                 raise ConfigError(f"{option} needs the vectors on the regions themselves: add storage='labels'")

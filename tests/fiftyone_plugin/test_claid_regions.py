@@ -1,5 +1,7 @@
 """compute_claid_regions: what it writes, where vectors are kept, and what it refuses."""
 
+from pathlib import Path
+
 import fiftyone as fo
 import numpy as np
 import pytest
@@ -111,6 +113,23 @@ def test_vectors_on_the_labels_make_a_map_for_the_embeddings_panel(block_dataset
     results = dataset.load_brain_results("map")
     assert results.config.patches_field == "regions"
     assert len(results.points) == dataset.count("regions.detections")
+
+
+def test_vectors_in_files_leave_the_database_small_and_are_missed_when_they_are_lost(block_dataset, regions):
+    dataset = block_dataset(3)
+    regions(dataset, field="arrays")
+
+    regions(dataset, storage="files")
+    again = regions(dataset, storage="files")
+    lost = Path(dataset.first().regions_vectors_path)
+    lost.unlink()
+    repaired = regions(dataset, storage="files")
+
+    assert not dataset.has_field("regions_vectors")
+    for sample in dataset:
+        np.testing.assert_array_equal(np.load(sample.regions_vectors_path), sample.arrays_vectors)
+    assert (again.counts["done"], repaired.counts["done"]) == (0, 1)
+    assert lost.is_file()
 
 
 def test_a_similarity_index_asks_for_vectors_on_the_labels(block_dataset, regions):

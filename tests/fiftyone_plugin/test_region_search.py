@@ -1,5 +1,7 @@
 """Searching by object: the index beside the dataset, every kind of query, and what is left behind."""
 
+from pathlib import Path
+
 import fiftyone as fo
 import numpy as np
 import pytest
@@ -97,6 +99,19 @@ def test_vectors_on_labels_are_indexed_too(block_dataset, regions):
     sample = dataset.first()
     stored = RegionIndex.open(index_folder(dataset, "regions")).regions_of(sample.id)
     np.testing.assert_allclose(stored.vectors[0], sample.regions.detections[0].vector, atol=2e-3)
+
+
+def test_vectors_in_files_are_indexed_too_and_a_lost_file_is_explained(block_dataset, regions):
+    dataset = block_dataset(3)
+    regions(dataset, storage="files")
+    Path(dataset.last().regions_vectors_path).unlink()
+
+    summary = build_region_index(dataset, progress=False)
+
+    assert (summary.counts["done"], list(summary.failed)) == (2, [dataset.last().id])
+    sample = dataset.first()
+    stored = RegionIndex.open(index_folder(dataset, "regions")).regions_of(sample.id)
+    np.testing.assert_allclose(stored.vectors, np.load(sample.regions_vectors_path), atol=2e-3)
 
 
 def test_without_regions_one_is_told_what_to_run_first(block_dataset):
