@@ -7,10 +7,11 @@ from typing import Any
 import fiftyone.core.collections as foc
 
 from ..brain.errors import ConfigError
-from .runs import last_run
+from .runs import last_run, list_records
 
 # What the run record and the fields say of who made them.
 METHOD = "compute_claid_regions"
+SEARCH_METHOD = "search_by_object"
 
 # The attribute of each region that holds its vector where vectors are kept on labels.
 VECTOR = "vector"
@@ -72,6 +73,14 @@ def region_fields(samples: foc.SampleCollection) -> list[str]:
     schema = samples._dataset.get_field_schema()
     names = [name for name, kind in schema.items() if (kind.info or {}).get("method") == METHOD]
     names = [name for name in names if (schema[name].info or {}).get("field") == name]
+    if len(names) < 2:
+        # Every placement of a button asks: the runs are read only where they decide something.
+        return names
     latest = last_run(samples, method=METHOD)
     first = latest["config"].get("field") if latest else None
     return sorted(names, key=lambda name: (name != first, name))
+
+
+def object_searches(samples: foc.SampleCollection) -> list[str]:
+    """Keys of the object searches that a dataset holds, the latest first."""
+    return [record["key"] for record in reversed(list_records(samples, method=SEARCH_METHOD))]

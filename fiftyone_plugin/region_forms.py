@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import fiftyone.core.collections as foc
 from fiftyone.operators import types
@@ -22,8 +22,7 @@ from .forms import (
     refuse,
     require,
 )
-from .region_fields import region_fields
-from .runs import list_records
+from .region_fields import object_searches, region_fields
 
 PATENT = (
     "The authors of CLAID (arXiv:2506.16745) state a Chinese patent on the technique, ZL202410173702.3: mind it where "
@@ -35,12 +34,6 @@ MAX_UPLOAD = 10 << 20
 
 # What a search may start from, in the order in which the form prefers them.
 SELECTED_LABELS, SELECTED_SAMPLES, OPEN_SAMPLE, WORDS, UPLOAD = "labels", "samples", "open", "text", "upload"
-
-_CONVOLUTIONAL = {
-    "resnet50": "ResNet-50, as published: 2,048 numbers",
-    "resnet101": "ResNet-101: 2,048 numbers",
-    "vgg16": "VGG-16: 512 numbers",
-}
 
 
 def fields_with_regions(dataset: Any) -> list[str]:
@@ -65,12 +58,17 @@ def choose_descriptor(ctx: Any, inputs: types.Object, named: str | None) -> None
     Args:
         named: the descriptor of the chosen preset; None for the detector's own tokens.
     """
+    from ..brain.backbones.feature_maps import list_feature_maps
+    from ..brain.backbones.text import TEXT_MODELS
+    from ..brain.claid.presets import TOKENS
+
     view = types.AutocompleteView()
     view.add_choice(AUTO, label=f"Default: {named or 'the tokens of the encoder above'}")
-    for name, label in _CONVOLUTIONAL.items():
-        view.add_choice(name, label=label)
+    networks = list_feature_maps()
+    for info in networks:
+        view.add_choice(info.name, label=f"{info.label}: {info.dim:,} numbers")
     for name, label in list_models(ctx):
-        words = "; can be searched by words" if name.startswith("siglip") else ""
+        words = "; can be searched by words" if name in TEXT_MODELS else ""
         view.add_choice(name, label=f"{label}{words}")
     prop = inputs.str(
         "descriptor",
@@ -80,7 +78,7 @@ def choose_descriptor(ctx: Any, inputs: types.Object, named: str | None) -> None
         view=view,
     )
     value = ctx.params.get("descriptor") or AUTO
-    if value not in (AUTO, "tokens", *_CONVOLUTIONAL):
+    if value not in (AUTO, TOKENS, *(info.name for info in networks)):
         require(prop, check_model, value)
 
 
@@ -106,6 +104,11 @@ def choose_storage(ctx: Any, inputs: types.Object) -> None:
 
 def detector_options(inputs: types.Object) -> None:
     """The parameters of the decomposition; empty ones are as the pipeline says."""
+    from ..brain.backbones.resnet import LAYERS
+    from ..brain.claid.descriptor import AREAS
+    from ..brain.claid.options import Connectivity, Cut, Init, Order
+    from ..brain.claid.pooling import POOLINGS
+
     empty = "Empty: as the pipeline says"
     inputs.int("short_side", min=32, max=2048, label="Short side in pixels at which images are cut", description=empty)
     inputs.int("long_side", min=32, max=4096, label="Most pixels of the long side", description=empty)
@@ -127,13 +130,13 @@ def detector_options(inputs: types.Object) -> None:
     inputs.float("inertia", min=0.0, max=10.0, label="Inertia of a patch", description=empty)
     as_said = (AUTO, "As the pipeline says", None)
     for name, label, values in (
-        ("connectivity", "Connectivity", ("program", "paper")),
-        ("init", "First sides of a cut", ("affinity", "nearest")),
-        ("order", "Order of the patches", ("hash", "raster", "pyrandom")),
-        ("cut", "Cut by", ("ksums", "ncut")),
-        ("area", "A vector covers the region's", ("mask", "box")),
-        ("pooling", "Pooling", ("gem", "mean", "max")),
-        ("layer", "Layer of a ResNet", ("layer4.0", "layer4.1", "layer4.2")),
+        ("connectivity", "Connectivity", get_args(Connectivity)),
+        ("init", "First sides of a cut", get_args(Init)),
+        ("order", "Order of the patches", get_args(Order)),
+        ("cut", "Cut by", get_args(Cut)),
+        ("area", "A vector covers the region's", AREAS),
+        ("pooling", "Pooling", POOLINGS),
+        ("layer", "Layer of a ResNet", LAYERS),
     ):
         choose(inputs, name, [as_said, *((value, value, None) for value in values)], default=AUTO, label=label)
     inputs.int("seed", min=0, label="Seed of the order", description=empty)
@@ -275,10 +278,9 @@ def search_target(ctx: Any) -> foc.SampleCollection:
     return ctx.view if ctx.params.get("within") == "view" else ctx.dataset
 
 
-def object_searches(dataset: Any) -> list[str]:
-    """Keys of the searches of a dataset, the latest first."""
-    records = list_records(dataset, method="search_by_object") if dataset is not None else []
-    return [record["key"] for record in reversed(records)]
+def searches_of(dataset: Any) -> list[str]:
+    """Keys of the searches of a dataset, the latest first; none without a dataset."""
+    return object_searches(dataset) if dataset is not None else []
 
 
 def _is_patches(ctx: Any) -> bool:

@@ -1,7 +1,6 @@
 """The computation of regions that an engine streams, and the fields in which regions and their vectors are kept."""
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +44,6 @@ class RegionsMethod(FieldMethod):
         storage: where the vectors are kept; see :mod:`.region_vectors`.
         files: the files of the vectors, for ``"files"``.
         config: further settings for the record.
-        num_workers: threads that write files.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class RegionsMethod(FieldMethod):
         storage: Storage,
         files: VectorFiles | None,
         config: Mapping[str, Any],
-        num_workers: int,
     ) -> None:
         names = RegionFields(field)
         detections = {"embedded_doc_type": fo.Detections}
@@ -73,7 +70,6 @@ class RegionsMethod(FieldMethod):
         self._names = names
         self._storage = storage
         self._files = files
-        self._writers = ThreadPoolExecutor(num_workers, thread_name_prefix="selfsame-vectors")
 
     def is_intact(self, item: SampleItem) -> bool:
         return self._files is None or self._files.path(item.id).is_file()
@@ -95,7 +91,7 @@ class RegionsMethod(FieldMethod):
         if self._storage == "sample":
             values[self._names.vectors] = vectors
         elif self._files is not None:
-            values[self._names.vectors_path] = self._writers.submit(self._files.write, sample.sample_id, vectors)
+            values[self._names.vectors_path] = self._files.store(sample.sample_id, vectors)
         else:
             for detection, vector in zip(detections, vectors, strict=True):
                 detection[VECTOR] = vector

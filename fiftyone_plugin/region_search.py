@@ -22,13 +22,11 @@ from .dataset_io import (
     show_in_sidebar,
 )
 from .engine.local import Progress
-from .region_fields import region_info
+from .region_fields import SEARCH_METHOD, object_searches, region_info
 from .region_index import build_region_index_steps, index_folder
 from .region_query import Query, QueryOptions, resolve_query
-from .runs import RunSummary, check_run_key, list_records, load_record, register_run
+from .runs import RunSummary, check_run_key, load_record, register_run
 from .steps import plain_function
-
-METHOD = "search_by_object"
 
 
 def search_by_object_steps(
@@ -99,7 +97,7 @@ def search_by_object_steps(
         exclude=() if include_query else query.sample_ids,
     )
     _write(gallery._root_dataset, SearchFields(key), field, query, hits)
-    summary = RunSummary(key, METHOD, {"found": len(hits), "regions": index.n_regions})
+    summary = RunSummary(key, SEARCH_METHOD, {"found": len(hits), "regions": index.n_regions})
     summary.seconds = time.perf_counter() - started
     summary.details = {"best": hits[0].score if hits else None, "names": list(query.names)}
     register_run(gallery, summary, {"field": field, "combine": combine, "limit": limit, "query": _record(options)})
@@ -156,11 +154,6 @@ def clear_object_search(samples: foc.SampleCollection, key: str = "search") -> N
     dataset.delete_run(key)
 
 
-def searches(samples: foc.SampleCollection) -> list[str]:
-    """Keys of the searches that a dataset holds, the latest first."""
-    return [record["key"] for record in reversed(list_records(samples, method=METHOD))]
-
-
 def gallery_of(samples: foc.SampleCollection) -> foc.SampleCollection:
     """Where to search: patches stand for the dataset that they were cut from."""
     if isinstance(samples, fov.DatasetView) and samples._is_generated:
@@ -170,7 +163,7 @@ def gallery_of(samples: foc.SampleCollection) -> foc.SampleCollection:
 
 def _check(gallery: foc.SampleCollection, key: str, limit: int, combine: str) -> None:
     check_field_name(gallery, key, "key")
-    check_run_key(gallery, key, METHOD)
+    check_run_key(gallery, key, SEARCH_METHOD)
     if load_record(gallery, key) is None:
         for name in SearchFields(key).all:
             check_own_field(gallery, name, "key")
@@ -181,7 +174,7 @@ def _check(gallery: foc.SampleCollection, key: str, limit: int, combine: str) ->
 
 
 def _check_known(samples: foc.SampleCollection, key: str) -> None:
-    known = searches(samples)
+    known = object_searches(samples)
     if key not in known:
         hint = f"searches: {', '.join(known)}" if known else "run search_by_object first"
         raise ConfigError(f"key={key!r}: dataset {samples._dataset.name!r} has no such search; {hint}")
@@ -189,7 +182,7 @@ def _check_known(samples: foc.SampleCollection, key: str) -> None:
 
 def _write(dataset: fo.Dataset, names: SearchFields, field: str, query: Query, hits: Sequence[ImageHit]) -> None:
     specs = names.specs()
-    declare_fields(dataset, specs, {"method": METHOD, "field": field})
+    declare_fields(dataset, specs, {"method": SEARCH_METHOD, "field": field})
     show_in_sidebar(dataset, list(names.all))
     dataset.create_index(names.rank)
     earlier = dataset.match({names.rank: {"$gte": 1}}).values("id")

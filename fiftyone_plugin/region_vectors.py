@@ -1,6 +1,7 @@
 """Where the vectors of regions are kept: in one array per sample, on each region, or in files beside the database."""
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,24 +26,29 @@ class VectorFiles:
     Args:
         samples: the dataset, or a view into it.
         field: the regions.
+        num_workers: threads that write, so that the device does not wait for the disk.
 
     Raises:
         ConfigError: the folder cannot be made.
     """
 
-    def __init__(self, samples: foc.SampleCollection, field: str) -> None:
+    def __init__(self, samples: foc.SampleCollection, field: str, num_workers: int) -> None:
         self._folder = dataset_folder(samples, "region_vectors") / field
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"{self._folder} cannot be created ({error}); set SELFSAME_HOME") from error
+        self._writers = ThreadPoolExecutor(num_workers, thread_name_prefix="selfsame-vectors")
 
     def path(self, sample_id: str) -> Path:
         """The file of a sample; a thousand files or so share a folder when there are a million."""
         return self._folder / sample_id[-3:] / f"{sample_id}.npy"
 
-    def write(self, sample_id: str, vectors: np.ndarray) -> str:
-        """Stores ``(R, D)`` vectors; returns the path."""
+    def store(self, sample_id: str, vectors: np.ndarray) -> "Future[str]":
+        """Begins to store ``(R, D)`` vectors; the result is the path."""
+        return self._writers.submit(self._write, sample_id, vectors)
+
+    def _write(self, sample_id: str, vectors: np.ndarray) -> str:
         path = self.path(sample_id)
         path.parent.mkdir(exist_ok=True)
         with written_aside(path) as stream:

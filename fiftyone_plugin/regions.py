@@ -5,7 +5,7 @@ from collections.abc import Generator
 import fiftyone as fo
 import fiftyone.core.collections as foc
 
-from ..brain.claid.presets import region_extractor, region_preset
+from ..brain.claid.presets import PIPELINE_OPTIONS, region_extractor, region_preset
 from ..brain.errors import ConfigError
 from .dataset_io import check_field_name, check_own_field, image_samples
 from .engine.local import Job, Progress, check_counts, stream
@@ -113,7 +113,7 @@ def compute_claid_regions_steps(
         ConfigError: an option cannot work.
         ModelError: a model cannot be loaded.
     """
-    options = {name: value for name, value in locals().items() if name in _PIPELINE_OPTIONS}
+    options = {name: value for name, value in locals().items() if name in PIPELINE_OPTIONS}
     check_counts(batch_size, num_workers)
     samples = image_samples(samples)
     followups = Followups(VECTOR, field, similarity_key, visualization_key)
@@ -126,9 +126,8 @@ def compute_claid_regions_steps(
     yield Progress(0, samples.count(), label="Loading the model")
     backbone, notices = load_model(model or chosen.backbone, device, precision)
     extractor = region_extractor(preset, backbone, options, max_side=max_side, device=device, precision=precision)
-    files = VectorFiles(samples, field) if storage == "files" else None
-    config = {"field": field, "storage": storage}
-    method = RegionsMethod(extractor, field, storage, files, config, num_workers)
+    files = VectorFiles(samples, field, num_workers) if storage == "files" else None
+    method = RegionsMethod(extractor, field, storage, files, {"field": field, "storage": storage})
     notices += other_settings(samples, method)
 
     def finish(summary: RunSummary) -> Generator[Progress, None, None]:
@@ -156,28 +155,6 @@ def compute_claid_regions_steps(
 
 
 compute_claid_regions = plain_function(compute_claid_regions_steps)
-
-_PIPELINE_OPTIONS = (
-    "descriptor",
-    "layer",
-    "pooling",
-    "area",
-    "short_side",
-    "long_side",
-    "enlarge",
-    "alpha",
-    "tau1",
-    "tau2",
-    "theta",
-    "min_patches",
-    "connectivity",
-    "inertia",
-    "init",
-    "order",
-    "seed",
-    "cut",
-    "box_mode",
-)
 
 
 def _check_fields(samples: foc.SampleCollection, field: str, storage: Storage, followups: Followups) -> None:

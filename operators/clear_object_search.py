@@ -28,7 +28,7 @@ class ClearObjectSearch(CurationOperator):
 
     def resolve_input(self, ctx):
         inputs = types.Object()
-        keys = region_forms.object_searches(ctx.dataset)
+        keys = region_forms.searches_of(ctx.dataset)
         if keys:
             forms.choose(inputs, "key", [(key, key, None) for key in keys], default=keys[0], label="Search named")
         else:
@@ -36,13 +36,13 @@ class ClearObjectSearch(CurationOperator):
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def resolve_placement(self, ctx):
-        if not region_forms.object_searches(ctx.dataset):
+        if not region_forms.searches_of(ctx.dataset):
             return None
         button = types.Button(label=_LABEL, icon="search_off", prompt=False)
         return types.Placement(types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, button)
 
     def arguments(self, ctx):
-        keys = region_forms.object_searches(ctx.dataset)
+        keys = region_forms.searches_of(ctx.dataset)
         return ({"key": keys[0]} if keys else {}) | super().arguments(ctx)
 
     def execute(self, ctx):

@@ -182,9 +182,8 @@ class RegionDescriber:
         return self._pooled(tokens.to(self.maps.device), area, image_hw, extent_hw)
 
     def _describe_crops(self, image: np.ndarray, area: RegionArea) -> np.ndarray:
-        cells, valid = roi_cells(area.boxes, 1.0, image.shape[:2])
+        crops, valid = cut_out(image, area.boxes)
         vectors = np.zeros((len(valid), self.dim), np.float32)
-        crops = [image[y1:y2, x1:x2] for x1, y1, x2, y2 in cells[valid]]
         found = self.describe(crops, [RegionArea.whole(crop.shape[:2]) for crop in crops])
         vectors[valid] = np.concatenate([vectors[:0], *found])
         return vectors
@@ -240,6 +239,12 @@ class RegionDescriber:
                 " its weights are broken"
             )
         return vectors
+
+
+def cut_out(image: np.ndarray, boxes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """The pixels in each box that has an area and a part on the image, and ``(R,)`` bool which boxes these are."""
+    cells, valid = roi_cells(boxes, 1.0, (image.shape[0], image.shape[1]))
+    return [image[y1:y2, x1:x2] for x1, y1, x2, y2 in cells[valid]], valid
 
 
 def load_describer(

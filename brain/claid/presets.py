@@ -81,6 +81,9 @@ _OWN_OPTIONS = ("descriptor", "layer", "pooling", "area")
 _SIZE_OPTIONS = tuple(option.name for option in fields(WorkingSize))
 _DETECTOR_OPTIONS = tuple(option.name for option in fields(DetectorOptions))
 
+# All that overrides parts of a preset.
+PIPELINE_OPTIONS = (*_OWN_OPTIONS, *_SIZE_OPTIONS, *_DETECTOR_OPTIONS)
+
 
 def region_extractor(
     preset: str,
@@ -96,8 +99,9 @@ def region_extractor(
     Args:
         preset: its name.
         backbone: encoder of the detector.
-        options: any of ``descriptor`` (:data:`TOKENS` for those of the detector), ``layer``, ``pooling``, ``area``, and
-            those of :class:`.options.DetectorOptions` and :class:`.regions.WorkingSize`; None leaves the preset's.
+        options: any of :data:`PIPELINE_OPTIONS`: ``descriptor`` (:data:`TOKENS` for those of the detector), ``layer``,
+            ``pooling``, ``area``, and those of :class:`.options.DetectorOptions` and :class:`.regions.WorkingSize`;
+            None leaves the preset's.
         max_side, device, precision: of the descriptor, as for :func:`.descriptor.load_describer`.
 
     Raises:
@@ -105,7 +109,7 @@ def region_extractor(
         ModelError: the descriptor cannot be loaded.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    unknown = sorted(set(options) - {*_OWN_OPTIONS, *_SIZE_OPTIONS, *_DETECTOR_OPTIONS})
+    unknown = sorted(set(options) - set(PIPELINE_OPTIONS))
     if unknown:
         raise ConfigError(f"{', '.join(unknown)}: the regions have no such option")
 

@@ -12,10 +12,9 @@ from ..backbones.base import Backbone
 from ..backbones.feature_maps import TokenMaps
 from ..errors import ConfigError, ImageError
 from .boxes import region_boxes, working_size
-from .descriptor import RegionArea, RegionDescriber
+from .descriptor import RegionArea, RegionDescriber, cut_out
 from .hierarchy import Hierarchy, detect_batch
 from .options import DetectorOptions
-from .pooling import roi_cells
 
 # A JPEG decoded at half, quarter or eighth scale stays at least this many times as large as the canvas.
 _DECODE_FACTOR = 2
@@ -196,12 +195,11 @@ class RegionExtractor:
     def _describe_crops(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         if not self._shares_tokens:
             return self.describer.describe([image], [RegionArea(boxes)], crop=True)[0]
-        cells, valid = roi_cells(boxes, 1.0, (image.shape[0], image.shape[1]))
-        vectors = np.zeros((len(boxes), self.describer.dim), np.float32)
-        for row in np.flatnonzero(valid):
-            x1, y1, x2, y2 = cells[row]
-            whole = np.array([[0.0, 0.0, x2 - x1, y2 - y1]])
-            vectors[row] = self.describe(np.ascontiguousarray(image[y1:y2, x1:x2]), whole)[0]
+        crops, valid = cut_out(image, boxes)
+        vectors = np.zeros((len(valid), self.describer.dim), np.float32)
+        for row, crop in zip(np.flatnonzero(valid), crops, strict=True):
+            whole = RegionArea.whole((crop.shape[0], crop.shape[1]))
+            vectors[row] = self.describe(np.ascontiguousarray(crop), whole.boxes)[0]
         return vectors
 
     def _describe(

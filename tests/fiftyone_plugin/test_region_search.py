@@ -8,7 +8,6 @@ import pytest
 from fiftyone import ViewField as F
 from fiftyone_selfsame.brain.claid.region_index import RegionIndex
 from fiftyone_selfsame.brain.errors import ConfigError, ImageError
-from fiftyone_selfsame.fiftyone_plugin import region_models
 from fiftyone_selfsame.fiftyone_plugin.region_index import build_region_index, index_folder
 from fiftyone_selfsame.fiftyone_plugin.region_search import clear_object_search, search_by_object, search_view
 from fiftyone_selfsame.fixtures.model_folders import make_text_model_folder
@@ -265,8 +264,6 @@ def test_a_query_is_not_encoded_by_other_weights_than_the_regions(block_dataset,
     regions(dataset, descriptor=str(folder))
     search(dataset, **query)
 
-    region_models._extractor.cache_clear()
-    region_models._text_encoder.cache_clear()
     make_text_model_folder("siglip", folder, seed=1)
 
     with pytest.raises(ConfigError, match="overwrite=True"):
