@@ -31,8 +31,8 @@ demo: setup ## find duplicates in photographs and serve the App; IMAGES=/folder:
 app: setup ## serve the App on what the demo made, without computing anything; NAME=dataset, PORT=5151
 	@$(DEMO) --only-app
 
-test: setup ## the tests, in minutes; ARGS="-k foreground" narrows them down
-	@$(VENV)/python -m pytest $(ARGS)
+test: setup ## the tests, in minutes; ARGS="-k foreground" narrows them down, ARGS="-n 0" runs them in one process
+	@$(VENV)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: setup ## the tests that take minutes each: full-size models, big inputs
 	@$(VENV)/python -m pytest -m "slow and not gpu" $(ARGS)
@@ -56,5 +56,5 @@ lint: setup ## ruff on everything, mypy on brain/
 
 lock: setup ## resolve requirements.lock anew from pyproject.toml, for Python 3.10 and newer
 	@$(VENV)/python -m pip install -q uv
-	@$(VENV)/uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.10 --upgrade \
+	@$(VENV)/uv pip compile pyproject.toml --extra dev --extra bench --extra faiss --universal --python-version 3.10 --upgrade \
 		--no-emit-package typing --no-annotate --custom-compile-command "make lock" --quiet -o requirements.lock

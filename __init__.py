@@ -10,6 +10,8 @@ def register(plugin):
     """Registers every operator and panel with FiftyOne; called by its plugin loader."""
     for operator in _module("operators").OPERATORS:
         plugin.register(operator)
+    for panel in _module("fiftyone_plugin.panels").PANELS:
+        plugin.register(panel)
 
 
 def download_model(model_name, model_path):

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..brain.geometry import RESIZE_MODES
 from ..brain.images import decode_image
 from ..brain.metrics.clustering import clustering_scores
 from ..brain.metrics.retrieval import retrieval_scores
+from .clusters import cluster_rows, second_look
 from .describe import HAS_IMAGEHASH, Describer, TokenMemory, pixel_masks, similarity_of
 from .manifest import Item, load_manifest
 from .report import emit
@@ -40,12 +42,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--grey", action="store_true", help="take the colour out of all images first")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--json", help="file to write the rows to")
+    parser.add_argument("--json", help="file to write the rows to; those of the clusters go beside it")
     parser.set_defaults(func=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures all methods and prints one row per method, group and scope."""
+    """Measures all methods, and prints one row per method, group and scope and one per way to cluster FFA vectors."""
     manifest = load_manifest(options.data)
     items = [item for item in manifest.items if item.object_id is not None]
     if len(items) < 2:
@@ -54,10 +56,16 @@ def run(options: argparse.Namespace) -> None:
         print(f"{len(manifest.items) - len(items)} of {len(manifest.items)} items have no object_id and are left out")
     if not HAS_IMAGEHASH:
         print("no phash row: the package imagehash is not installed (pip install 'fiftyone-selfsame[bench]')")
-    describer, settings = build_describer(options)
-    rows = identity_rows(describer.collect(items, options.batch_size), items)
-    title = f"identity on {manifest.name}: {len(items)} images, {len({item.object_id for item in items})} objects"
-    emit(rows, data=manifest.folder, settings=settings, json_path=options.json, title=title)
+    extractors, describer, settings = _methods(options)
+    vectors = describer.collect(items, options.batch_size)
+    title = f"{manifest.name}: {len(items)} images, {len({item.object_id for item in items})} objects"
+    rows = identity_rows(vectors, items)
+    emit(rows, data=manifest.folder, settings=settings, json_path=options.json, title=f"identity on {title}")
+    masks = _given_masks if settings["foreground"] == GIVEN_MASKS else None
+    look = second_look(extractors["ffa"], items, masks=masks, grey=options.grey, batch_size=options.batch_size)
+    found = cluster_rows(vectors["ffa"], [item.object_id for item in items], look)
+    path = options.json and Path(options.json).with_suffix(".clusters.json")
+    emit(found, data=manifest.folder, settings=settings, json_path=path, title=f"clusters of FFA vectors on {title}")
 
 
 def identity_rows(vectors: dict[str, np.ndarray], items: Sequence[Item]) -> list[dict[str, Any]]:
@@ -116,6 +124,10 @@ def _figures(
 
 def build_describer(options: argparse.Namespace) -> tuple[Describer, dict[str, Any]]:
     """The methods that the options of this command ask for, and the settings to report."""
+    return _methods(options)[1:]
+
+
+def _methods(options: argparse.Namespace) -> tuple[dict[str, FFAExtractor], Describer, dict[str, Any]]:
     preset = ffa_preset(options.preset)
     chosen = ("encode", "pooling", "weights", "resize", "size")
     config = preset.config_with(**{name: getattr(options, name) for name in chosen})
@@ -131,7 +143,7 @@ def build_describer(options: argparse.Namespace) -> tuple[Describer, dict[str, A
     }
     masks = _given_masks if name == GIVEN_MASKS else pixel_masks(foreground)
     settings = {**extractors["ffa"].config_dict(), "foreground": name, "grey": options.grey}
-    return Describer(extractors, memory, masks=masks, masked={"ffa"}, grey=options.grey), settings
+    return extractors, Describer(extractors, memory, masks=masks, masked={"ffa"}, grey=options.grey), settings
 
 
 def _given_masks(items: Sequence[Item], images: list[np.ndarray]) -> list[np.ndarray]:

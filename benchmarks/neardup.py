@@ -18,9 +18,11 @@ from .neardup_methods import (
     digest_finders,
     imagededup_finders,
     imagehash_finders,
+    shot_finder,
     vector_finder,
 )
-from .report import emit
+from .neardup_table import TITLE, against_peers
+from .report import emit, format_table
 
 # Labelled pairs of these relations are duplicates; those of any other relation show one object, but are none.
 DUPLICATES = ("exact", "near_duplicate", "copy", "mirrored_copy")
@@ -75,11 +77,12 @@ def run(options: argparse.Namespace) -> None:
     truth = read_truth(items, pairs, by_transform=options.by_transform)
     unset = dict.fromkeys(("encode", "weights", "resize"))
     describer, described = build_describer(argparse.Namespace(**{**vars(options), **unset, "grey": False}))
-    rows, notes = [], {}
+    rows, notes, single = [], {}, {}
     for finder in _finders(items, describer.collect(items, options.batch_size), truth):
         print(f"{finder.name} ...", file=sys.stderr, flush=True)
         rows += measure(finder, truth)
         notes[finder.name] = finder.note
+        single[finder.name] = best_of_each_kind(finder, truth)
     print("\n".join(f"{name}: {note}" for name, note in notes.items()))
     settings = {
         **described,
@@ -89,7 +92,9 @@ def run(options: argparse.Namespace) -> None:
         "pairs_left_out": len(manifest.pairs) - len(pairs),
     }
     title = f"neardup on {manifest.name}: {len(items)} images, {int(truth.positive.sum())} pairs of duplicates"
-    emit(rows, data=manifest.folder, settings=settings, json_path=options.json, title=title)
+    table = against_peers(rows, single)
+    emit(rows, data=manifest.folder, settings={**settings, "against_peers": table}, json_path=options.json, title=title)
+    print(f"\n{TITLE}\n{format_table(table)}")
 
 
 def without_absent_sisters(pairs: Sequence[Mapping[str, Any]], folder: Path) -> list[Mapping[str, Any]]:
@@ -154,6 +159,17 @@ def measure(finder: Finder, truth: Truth) -> Iterator[dict[str, Any]]:
             yield {**row, **figures(found, truth, group), "threshold": threshold}
 
 
+def best_of_each_kind(finder: Finder, truth: Truth) -> dict[str, float]:
+    """For each kind of duplicate, and for all, the highest F1 there is at any threshold: at one that suits it alone."""
+    found = [finder.find(level) for level in (*finder.levels, finder.default)]
+    best = {}
+    for group in (OVERALL, *truth.kinds):
+        scores = [figures(matrix, truth, group)["f1"] for matrix in found]
+        if None not in scores:
+            best[group] = max(scores)
+    return best
+
+
 def figures(found: np.ndarray, truth: Truth, group: str) -> dict[str, Any]:
     """Precision, recall and F1 of one kind of pair, or of all.
 
@@ -190,6 +206,7 @@ def _finders(items: Sequence[Item], vectors: dict[str, np.ndarray], truth: Truth
     positives = np.argwhere(truth.positive)
     yield vector_finder("ffa", vectors["ffa"], positives)
     yield vector_finder("full_average", vectors["full_average"], positives)
+    yield shot_finder(paths, [vectors["ffa"], vectors["full_average"]], positives)
     yield from brain_finder(vectors["ffa"], paths, positives)
     others: tuple[Callable[[Sequence[Path]], Iterator[Finder]], ...] = (
         digest_finders,

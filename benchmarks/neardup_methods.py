@@ -13,11 +13,15 @@ from ..brain.grouping import equal_groups, group_pairs
 from ..brain.hashing import file_digest, pixel_digest
 from ..brain.images import decode_image
 from ..brain.neighbors import radius_pairs
+from ..brain.same_shot import SHOT_THRESHOLD, ShotFeatures, match_shots, shot_features
 from ..brain.thresholds import neighbour_profile
 from ..fixtures.private_database import use_private_database
 
 # The thresholds that a method is tried at, to find its best one.
 MAX_LEVELS = 60
+
+# Nearest neighbours of each image, by each kind of vector, that are looked at as candidates for the same shot.
+SHOT_CANDIDATES = 10
 
 # imagededup's default; imagehash names none and is given the same.
 HASH_BITS = 10
@@ -68,6 +72,29 @@ def vector_finder(name: str, vectors: np.ndarray, positives: np.ndarray) -> Find
         )
 
     return Finder(name, find, default, _levels(_cosines(vectors, positives)), f"least cosine; default {reason}")
+
+
+def shot_finder(paths: Sequence[Path], vectors: Sequence[np.ndarray], positives: np.ndarray) -> Finder:
+    """This plugin's same shots: pairs that are neighbours by some vector, checked by laying one picture on the other.
+
+    Args:
+        vectors: ``(n, d)`` unit vectors of each encoder, whose neighbours are candidates; those of coarse grey copies,
+            as they are and mirrored, are added.
+        positives: ``(p, 2)`` rows of the true pairs, whose scores are the thresholds tried.
+    """
+    images = [decode_image(path) for path in paths]
+    features = [shot_features(image) for image in images]
+    score = np.zeros((len(paths), len(paths)))
+    for i, j in np.argwhere(np.triu(_candidates(features, vectors), 1)):
+        score[i, j] = score[j, i] = match_shots(features[i], features[j]).score
+    score[same_group(equal_groups([pixel_digest(image) for image in images]))] = 1.0
+
+    def find(threshold: float | None) -> np.ndarray:
+        return score >= threshold
+
+    levels = _levels(score[positives[:, 0], positives[:, 1]])
+    note = f"least score of two aligned pictures; {SHOT_CANDIDATES} candidates by each of {len(vectors) + 2} vectors"
+    return Finder("selfsame", find, SHOT_THRESHOLD, levels, note)
 
 
 def brain_finder(vectors: np.ndarray, paths: Sequence[Path], positives: np.ndarray) -> Iterator[Finder]:
@@ -128,6 +155,19 @@ def imagededup_finders(paths: Sequence[Path]) -> Iterator[Finder]:
 def same_group(labels: np.ndarray) -> np.ndarray:
     """``(n, n)`` bool: which images share a group; label -1 is no group."""
     return (labels[:, None] == labels[None, :]) & (labels >= 0)[:, None]
+
+
+def _candidates(features: Sequence[ShotFeatures], vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """``(n, n)`` bool, symmetric: which pairs are neighbours by one of the vectors or by coarse grey copies."""
+    coarse = np.stack([feature.coarse for feature in features])
+    mirrored = np.stack([feature.mirrored().coarse for feature in features])
+    found = np.zeros((len(features), len(features)), bool)
+    for similarity in (*(matrix @ matrix.T for matrix in vectors), coarse @ coarse.T, coarse @ mirrored.T):
+        np.fill_diagonal(similarity, -np.inf)
+        nearest = np.argsort(-similarity, axis=1)[:, :SHOT_CANDIDATES]
+        np.put_along_axis(found, nearest, True, axis=1)
+    np.fill_diagonal(found, False)
+    return found | found.T
 
 
 def _hash_finder(name: str, bits: np.ndarray, note: str) -> Finder:

@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from ..brain.errors import SelfsameError
-from . import speed_claid, speed_duplicates, speed_ffa
+from . import speed_claid, speed_duplicates, speed_ffa, speed_million, speed_panels
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,7 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True)
     speed_ffa.add_parser(subparsers)
     speed_duplicates.add_parser(subparsers)
+    speed_million.add_parser(subparsers)
     speed_claid.add_parser(subparsers)
+    speed_panels.add_parser(subparsers)
     options = parser.parse_args(arguments)
     try:
         options.func(options)

@@ -2,7 +2,8 @@
 
 Every engine runs in a process of its own on the same file of vectors. Measured is the whole way from vectors in memory
 to "this image is a copy of that one": for us pairs, groups of bounded diameter and keepers; for FiftyOne Brain building
-its sklearn index and `find_duplicates`. The pairs are then held against brute force: all raw cosines in float32.
+its sklearn index and `find_duplicates`. The pairs are then held against brute force: all raw cosines in float32. Once
+more we search a mapped file of float16 numbers, whose pages count as added memory as far as they were read.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ CLASSES, COPIES, NOISE = 500, 0.2, 0.05
 
 # Cosines this near the threshold may fall on either side of it in float32.
 TOLERANCE = 1e-6
+
+# Our engine on a mapped file of float16 numbers.
+MAPPED = "selfsame_mapped"
 
 _MODULE = f"{__package__}.speed_duplicates"
 
@@ -52,7 +56,10 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="selfsame-bench-") as folder, private_database(Path(folder, "database")):
         path = Path(folder, "vectors.npy")
         for n in options.sizes:
-            np.save(path, planted_copies(n, options.dim, options.seed))
+            vectors = planted_copies(n, options.dim, options.seed)
+            np.save(path, vectors)
+            np.save(_halved(path), vectors.astype(np.float16))
+            del vectors
             rows += _compare(n, path, options)
     settings = {name: getattr(options, name) for name in ("sizes", "dim", "threshold", "threads", "seed")}
     data = f"unit vectors: {CLASSES} noisy classes, {COPIES:.0%} copies with noise {NOISE}"
@@ -91,7 +98,7 @@ def _compare(n: int, path: Path, options: argparse.Namespace) -> list[dict[str, 
     results = {}
     for engine in ENGINES:
         print(f"{n:,} vectors: {engine} ...", file=sys.stderr, flush=True)
-        results[engine] = _measure(engine, path, options)
+        results[engine] = measure_apart(_MODULE, [engine, str(path), str(options.threshold)], options.threads)
     pairs = {engine: np.load(path.with_name(f"{engine}.npy")) for engine in ("selfsame", "brute_force")}
     missed, extra = compare_pairs(pairs["selfsame"], pairs["brute_force"], n, options.threshold)
     brain = results["fiftyone_brain"]
@@ -105,20 +112,21 @@ def _compare(n: int, path: Path, options: argparse.Namespace) -> list[dict[str, 
     return rows
 
 
-def _measure(engine: str, path: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure_apart(module: str, arguments: Sequence[str], threads: int | None) -> dict[str, Any]:
+    """Runs a module in a fresh process and reads the figures that it prints as its last line, as JSON."""
     environment = dict(os.environ, FIFTYONE_DO_NOT_TRACK="true", HF_HUB_OFFLINE="1")
-    if options.threads:
+    if threads:
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        environment |= dict.fromkeys(names, str(options.threads))
-    command = [sys.executable, "-m", _MODULE, engine, str(path), str(options.threshold)]
+        environment |= dict.fromkeys(names, str(threads))
+    command = [sys.executable, "-m", module, *arguments]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True)
     if finished.returncode:
-        raise SelfsameError(f"the engine {engine} failed:\n{finished.stderr[-2000:]}")
+        raise SelfsameError(f"the engine {arguments[0]} failed:\n{finished.stderr[-2000:]}")
     return json.loads(finished.stdout.splitlines()[-1])
 
 
 class PeakMemory:
-    """Growth of the process's peak resident memory while the block runs, in megabytes, as ``.added_mb``."""
+    """The process's peak resident memory while the block runs, ``.peak_mb``, and its growth, ``.added_mb``."""
 
     def __enter__(self) -> "PeakMemory":
         with contextlib.suppress(OSError):
@@ -127,7 +135,8 @@ class PeakMemory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.added_mb = _status_mb("VmHWM") - self.before
+        self.peak_mb = _status_mb("VmHWM")
+        self.added_mb = self.peak_mb - self.before
 
 
 def _status_mb(name: str) -> float:
@@ -185,12 +194,16 @@ def _brute_force(vectors: np.ndarray, threshold: float) -> Callable[[], dict[str
     return work
 
 
-ENGINES = {"selfsame": _selfsame, "fiftyone_brain": _fiftyone_brain, "brute_force": _brute_force}
+def _halved(path: Path) -> Path:
+    return path.with_name("vectors_float16.npy")
+
+
+ENGINES = {"selfsame": _selfsame, MAPPED: _selfsame, "fiftyone_brain": _fiftyone_brain, "brute_force": _brute_force}
 
 
 def worker(engine: str, path: str, threshold: float) -> None:
     """One engine in this process: writes its pairs beside the vectors, prints its figures as a line of JSON."""
-    vectors = np.load(path)
+    vectors = np.load(_halved(Path(path)), mmap_mode="r") if engine == MAPPED else np.load(path)
     work = ENGINES[engine](vectors, threshold)
     with PeakMemory() as memory:
         start = time.perf_counter()

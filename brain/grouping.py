@@ -1,23 +1,19 @@
-"""From pairs to duplicate groups of bounded diameter, and from groups to the roles of their members."""
+"""From pairs to duplicate groups of bounded diameter, and from groups to the roles of their members and their risk."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from .constraints import Constraints
 from .errors import ConfigError
+from .merging import linked_components, merge_listed, merge_measured
 from .neighbors import Pairs
 
 UNGROUPED = -1
 
 # Rows of vectors handled at a time, which bounds the memory of copies.
 _BLOCK = 1024
-
-# Links looked up at a time: links whose ends have met meanwhile are dropped in one array operation.
-_BATCH = 20_000
 
 
 @dataclass(frozen=True)
@@ -28,8 +24,8 @@ class Groups:
         group: ``(n,)`` int32 group number, 0 being the largest group; -1 outside groups.
         size: ``(n,)`` int32 members of the image's group; 1 outside groups.
         role: ``(n,)`` text: ``"keeper"``, ``"duplicate"`` or ``"unique"``.
-        of: ``(n,)`` int32 row of the group's keeper, for the keeper its own; -1 outside groups.
-        similarity: ``(n,)`` float32 raw cosine to the keeper, 1 for the keeper; NaN outside groups.
+        of: ``(n,)`` int32 row of the most similar keeper of the group, for a keeper its own; -1 outside groups.
+        similarity: ``(n,)`` float32 raw cosine to that keeper, 1 for a keeper; NaN outside groups.
     """
 
     group: np.ndarray
@@ -46,6 +42,8 @@ def group_pairs(
     *,
     max_diameter: float | None = None,
     vectors: np.ndarray | None = None,
+    links: np.ndarray | None = None,
+    constraints: Constraints | None = None,
 ) -> np.ndarray:
     """Groups rows that are linked by pairs, so that no group is wider than ``max_diameter``.
 
@@ -63,31 +61,37 @@ def group_pairs(
             connected components of the links.
         vectors: ``(n, d)`` the vectors of the search; needed only where the diameter allows cosines below those that
             ``pairs`` holds, or where ``pairs`` lacks some by design (mutual neighbours).
+        links: ``(p,)`` bool, which of the pairs join groups; None: all that reach the threshold. The others still tell
+            how far apart rows are.
+        constraints: rows that are one group whatever their distance, and rows that never share one. Rows that must be
+            together are one thing seen from several sides: whoever is close to one of them is close to it.
 
     Returns:
         ``(n,)`` int32 labels: 0 is the largest group (of equal ones, that with the lowest row), -1 is no group.
 
     Raises:
-        ConfigError: the threshold lies below that of the pairs, or ``vectors`` are needed and absent.
+        ConfigError: the threshold lies below that of the pairs, ``vectors`` are needed and absent, or constraints
+            contradict one another.
     """
-    links = pairs if threshold is None else pairs.at_least(threshold)
-    components = _components(n, links)
+    joining = pairs if links is None else _subset(pairs, links)
+    if threshold is not None:
+        joining = joining.at_least(threshold)
+    rules = Constraints() if constraints is None else constraints
+    rules.check(n)
+    if max_diameter is None and rules.empty:
+        return rank_by_size(linked_components(n, np.stack([joining.i, joining.j], axis=1)))
     if max_diameter is None:
-        return rank_by_size(components)
+        return rank_by_size(merge_listed(n, joining, None, rules))
     floor = 1.0 - max_diameter
-    if vectors is None and floor < pairs.threshold - 1e-9:
+    if vectors is not None:
+        return rank_by_size(merge_measured(n, joining, vectors, floor, rules))
+    if floor < pairs.threshold - 1e-9:
         raise ConfigError(
             f"max_diameter={max_diameter:g} allows cosines down to {floor:g}, but pairs were kept down to"
             f" {pairs.threshold:g} only; pass the vectors, search down to {floor:g}, or lower max_diameter"
         )
-    within = _FromPairs(n, pairs, floor) if vectors is None else _FromVectors(vectors, floor)
-    labels = np.arange(n, dtype=np.int32)
-    for members, part in _by_component(components, links):
-        if _all_linked(members, part, floor) or within.holds(members):
-            labels[members] = members[0]
-        else:
-            _merge(labels, part, within)
-    return rank_by_size(labels)
+    close = _subset(pairs, pairs.similarity >= np.float32(floor))
+    return rank_by_size(merge_listed(n, joining, close, rules))
 
 
 def equal_groups(digests: Sequence[str | None]) -> np.ndarray:
@@ -109,8 +113,70 @@ def rank_by_size(labels: np.ndarray) -> np.ndarray:
     return rank[inverse]
 
 
-def assign_roles(labels: np.ndarray, quality: np.ndarray, *, vectors: np.ndarray | None = None) -> Groups:
-    """Names a keeper in each group and relates the other members to it.
+def number_parts(labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """Numbers the parts of each group, such as the shots of an object, by falling size.
+
+    Args:
+        labels: ``(n,)`` group of each row, -1 for none.
+        parts: ``(n,)`` int label of the part that a row belongs to; no part reaches beyond its group.
+
+    Returns:
+        ``(n,)`` int32 number of the part within its group: 0 is the largest (of equal ones, that with the lowest row),
+        -1 outside groups.
+    """
+    numbers = np.full(len(labels), UNGROUPED, np.int32)
+    members = np.flatnonzero(labels != UNGROUPED)
+    _, first, inverse, counts = np.unique(parts[members], return_index=True, return_inverse=True, return_counts=True)
+    home = labels[members[first]]
+    order = np.lexsort((first, -counts, home))
+    _, sizes = np.unique(home[order], return_counts=True)
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    numbers[members] = rank[inverse]
+    return numbers
+
+
+def group_risk(labels: np.ndarray, pairs: Pairs, threshold: float, *, shots: np.ndarray | None = None) -> np.ndarray:
+    """How doubtful each group is, so that a reviewer can look at the likely mistakes first.
+
+    ``risk = 1 - (1 - border²) (1 - chain) (1 - mixed / 2)``. *border*: of the member that hangs on by the weakest best
+    link, how near this is to the threshold (0: a cosine of 1; 1: just at the threshold). *chain*: share of the pairs of
+    members that do not reach the threshold. *mixed*: share of the members outside of the largest shot.
+
+    Args:
+        labels: ``(n,)`` group of each row, numbered from 0; -1 for none.
+        pairs: the pairs that the groups were made of.
+        threshold: least cosine of a link.
+        shots: ``(n,)`` number of the shot within its group, 0 being the largest; None: nothing is mixed.
+
+    Returns:
+        ``(G,)`` float32 in [0, 1].
+    """
+    members = np.flatnonzero(labels != UNGROUPED)
+    sizes = np.bincount(labels[members])
+    home = labels[pairs.i]
+    inside = (home == labels[pairs.j]) & (home != UNGROUPED) & (pairs.similarity >= np.float32(threshold))
+    similarity, home = pairs.similarity[inside], home[inside]
+    best = np.full(len(labels), threshold, np.float32)
+    for ends in (pairs.i[inside], pairs.j[inside]):
+        np.maximum.at(best, ends, similarity)
+    weakest = np.ones(len(sizes), np.float32)
+    np.minimum.at(weakest, labels[members], best[members])
+    border = np.clip((1.0 - weakest) / max(1.0 - threshold, 1e-6), 0.0, 1.0)
+    chain = 1.0 - np.bincount(home, minlength=len(sizes)) / (sizes * (sizes - 1) / 2)
+    outside = np.zeros(len(labels)) if shots is None else shots > 0
+    mixed = np.bincount(labels[members], outside[members], len(sizes)) / sizes
+    return (1.0 - (1.0 - border**2) * (1.0 - chain) * (1.0 - mixed / 2)).astype(np.float32)
+
+
+def assign_roles(
+    labels: np.ndarray,
+    quality: np.ndarray,
+    *,
+    vectors: np.ndarray | None = None,
+    keepers: np.ndarray | None = None,
+) -> Groups:
+    """Names the keepers of each group and relates every other member to the most similar of them.
 
     Args:
         labels: ``(n,)`` group of each image, -1 for none.
@@ -118,6 +184,7 @@ def assign_roles(labels: np.ndarray, quality: np.ndarray, *, vectors: np.ndarray
             :meth:`.keeper.KeeperPolicy.score`.
         vectors: ``(n, d)`` the vectors of the search, for the similarity to the keeper; None for groups of
             identical images, whose similarity is 1.
+        keepers: ``(n,)`` bool, whom to keep instead; a group without any keeps its best.
     """
     n = len(labels)
     rows = np.arange(n, dtype=np.int32)
@@ -125,127 +192,40 @@ def assign_roles(labels: np.ndarray, quality: np.ndarray, *, vectors: np.ndarray
     own_group = np.where(grouped, labels, labels.max(initial=0) + 1 + rows)
     _, own_group, counts = np.unique(own_group, return_inverse=True, return_counts=True)
     order = np.lexsort((rows, -np.asarray(quality, np.float64), own_group))
-    keepers = order[np.cumsum(counts) - counts].astype(np.int32)
-    of = np.where(grouped, keepers[own_group], np.int32(UNGROUPED))
-    role = np.where(grouped, np.where(of == rows, "keeper", "duplicate"), "unique")
+    best = order[np.cumsum(counts) - counts].astype(np.int32)
+    keep = np.zeros(n, bool) if keepers is None else keepers & grouped
+    keep[best[np.bincount(own_group, keep, len(best)) == 0]] = True
+    of = np.where(grouped, np.where(keep, rows, best[own_group]), np.int32(UNGROUPED)).astype(np.int32)
     similarity = np.where(grouped, np.float32(1), np.float32(np.nan))
+    role = np.where(grouped, np.where(keep, "keeper", "duplicate"), "unique")
     if vectors is not None:
-        members = np.flatnonzero(role == "duplicate")
-        for start in range(0, len(members), _BLOCK):
-            chunk = members[start : start + _BLOCK]
-            similarity[chunk] = _cosine(vectors[chunk], vectors[of[chunk]])
+        _relate(own_group, np.flatnonzero(role == "duplicate"), order[keep[order]], vectors, of, similarity)
     return Groups(labels.astype(np.int32), counts[own_group].astype(np.int32), role, of, similarity)
 
 
-def _all_linked(members: np.ndarray, links: Pairs, floor: float) -> bool:
-    m = len(members)
-    return len(links) == m * (m - 1) // 2 and bool(links.similarity.min() >= np.float32(floor))
+def _relate(
+    group: np.ndarray,
+    members: np.ndarray,
+    keepers: np.ndarray,
+    vectors: np.ndarray,
+    of: np.ndarray,
+    similarity: np.ndarray,
+) -> None:
+    """Writes the most similar keeper of each member, and how similar it is; keepers are sorted by their group."""
+    similarity[members] = -np.inf
+    _, starts, counts = np.unique(group[keepers], return_index=True, return_counts=True)
+    for rank in range(counts.max(initial=0)):
+        rows = members[counts[group[members]] > rank]
+        for start in range(0, len(rows), _BLOCK):
+            chunk = rows[start : start + _BLOCK]
+            candidates = keepers[starts[group[chunk]] + rank]
+            cosine = _cosine(vectors[chunk], vectors[candidates])
+            better = cosine > similarity[chunk]
+            similarity[chunk[better]], of[chunk[better]] = cosine[better], candidates[better]
 
 
-class _FromPairs:
-    """The complete-link condition by counting: two groups may join if all their cross pairs are on the list."""
-
-    def __init__(self, n: int, pairs: Pairs, floor: float) -> None:
-        keep = pairs.similarity >= np.float32(floor)
-        i, j = pairs.i[keep], pairs.j[keep]
-        self.graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(n, n)).tocsr()
-        self.graph = (self.graph + self.graph.T).tocsr()
-
-    def holds(self, members: np.ndarray) -> bool:
-        """Whether all pairs among the members are close enough."""
-        degrees = np.diff(self.graph.indptr)[members]
-        m = len(members)
-        if degrees.min() < m - 1:
-            return False
-        return self.graph[members][:, members].nnz == m * (m - 1)
-
-    def joins(self, a: list[int], b: list[int]) -> bool:
-        """Whether all pairs between two groups are close enough."""
-        small, large = (a, b) if len(a) < len(b) else (b, a)
-        indptr, indices = self.graph.indptr, self.graph.indices
-        wanted = np.sort(np.array(large, indices.dtype))
-        for row in small:
-            neighbours = indices[indptr[row] : indptr[row + 1]]
-            if len(neighbours) < len(wanted) or not np.isin(wanted, neighbours, assume_unique=True).all():
-                return False
-        return True
-
-
-class _FromVectors:
-    """The complete-link condition by cosines between the groups."""
-
-    def __init__(self, vectors: np.ndarray, floor: float) -> None:
-        self.vectors = vectors
-        # Cosines are rounded to float32: a pair that a search calls close enough must be so here, too.
-        self.floor = floor - 1e-6
-
-    def holds(self, members: np.ndarray) -> bool:
-        for start in range(0, len(members), _BLOCK):
-            if not self._close(members[start : start + _BLOCK], members[start:]):
-                return False
-        return True
-
-    def joins(self, a: list[int], b: list[int]) -> bool:
-        return self._close(np.array(a), np.array(b))
-
-    def _close(self, a: np.ndarray, b: np.ndarray) -> bool:
-        return bool((_unit(self.vectors[a]) @ _unit(self.vectors[b]).T).min() >= self.floor)
-
-
-def _merge(labels: np.ndarray, links: Pairs, within: _FromPairs | _FromVectors) -> None:
-    """Joins the rows of one connected component, from its strongest link down; writes the label of each row.
-
-    Two groups that were refused once are refused for good, since groups only grow: the memory of refusals makes all
-    further links between them free.
-    """
-    members: dict[int, list[int]] = {}
-    refused: dict[int, set[int]] = defaultdict(set)
-    order = np.lexsort((links.j, links.i, -links.similarity))
-    for start in range(0, len(order), _BATCH):
-        batch = order[start : start + _BATCH]
-        batch = batch[labels[links.i[batch]] != labels[links.j[batch]]]
-        for i, j in zip(links.i[batch].tolist(), links.j[batch].tolist(), strict=True):
-            a, b = int(labels[i]), int(labels[j])
-            if a == b or b in refused[a]:
-                continue
-            first, second = members.setdefault(a, [a]), members.setdefault(b, [b])
-            if not within.joins(first, second):
-                refused[a].add(b)
-                refused[b].add(a)
-                continue
-            if len(first) < len(second):
-                a, b, first, second = b, a, second, first
-            labels[second] = a
-            first += second
-            _inherit(refused, a, b)
-            del members[b]
-
-
-def _inherit(refused: dict[int, set[int]], a: int, b: int) -> None:
-    """Whoever was refused by group ``b`` is now refused by group ``a``, which took it in."""
-    for other in refused.pop(b, ()):
-        refused[other].discard(b)
-        refused[other].add(a)
-        refused[a].add(other)
-
-
-def _components(n: int, links: Pairs) -> np.ndarray:
-    graph = coo_array((np.ones(len(links), bool), (links.i, links.j)), shape=(n, n))
-    return connected_components(graph, directed=False)[1] if n else np.empty(0, np.int32)
-
-
-def _by_component(components: np.ndarray, links: Pairs) -> Iterator[tuple[np.ndarray, Pairs]]:
-    """Rows and links of each connected component that has links."""
-    rows = np.argsort(components, kind="stable").astype(np.int32)
-    row_ends = np.cumsum(np.bincount(components)) if len(components) else np.empty(0, np.int64)
-    home = components[links.i]
-    order = np.argsort(home, kind="stable")
-    names, starts, counts = np.unique(home[order], return_index=True, return_counts=True)
-    row_starts = np.append(0, row_ends)[:-1]
-    for name, start, count in zip(names, starts, counts, strict=True):
-        chosen = order[start : start + count]
-        part = Pairs(links.i[chosen], links.j[chosen], links.similarity[chosen], links.threshold)
-        yield rows[row_starts[name] : row_ends[name]], part
+def _subset(pairs: Pairs, chosen: np.ndarray) -> Pairs:
+    return Pairs(pairs.i[chosen], pairs.j[chosen], pairs.similarity[chosen], pairs.threshold)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

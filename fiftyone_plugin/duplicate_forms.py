@@ -9,7 +9,8 @@ from fiftyone.operators import types
 
 from ..brain.errors import SelfsameError
 from .dataset_io import image_samples
-from .forms import cached_in_prompt, choose, count_values, counted, name_field, refuse, require
+from .forms import AUTO, cached_in_prompt, choose, count_values, counted, label_fields, name_field, refuse, require
+from .item_fields import Place
 from .runs import list_records, load_record
 
 # Reading this many vectors for a suggestion takes about a second; beyond that the search itself will tell.
@@ -25,66 +26,118 @@ _ROLES = {
     "unique": "are in no group",
 }
 
+_IMAGES = Place()
+
+_KEEPER_RULES = {
+    "quality": ("The best by the weights below", None),
+    "first": ("The first in the dataset", None),
+    "largest": ("The largest picture", None),
+    "newest": ("The newest", "By the first date field of the dataset, else by when they were added"),
+    "most_labels": ("The one with the most labels", None),
+    "diverse": ("The most different ones", "The best, and those farthest from it; for more than one"),
+}
+
 _KEEPER_MEASURES = {
     "resolution": ("Resolution", "Per doubling of the pixels"),
     "sharpness": ("Sharpness", "Per doubling of the sharpness"),
     "exposure": ("Exposure", "Well exposed over dark or burnt out"),
     "file_size": ("File size", "Per doubling of the bytes"),
+    "compression": ("Mild compression", "Per doubling of the bits per pixel"),
+    "foreground": ("Foreground", "A picture full of foreground over one without; needs masks of compute_foreground"),
+    "labels": ("Labels", "One with all its label fields filled over one with none"),
 }
 
 
-def vector_fields(dataset: fo.Dataset | None) -> list[str]:
-    """Sample fields that hold vectors."""
-    return sorted(dataset.get_field_schema(ftype=fo.VectorField)) if dataset is not None else []
+def object_fields(dataset: fo.Dataset | None) -> list[str]:
+    """Detections fields whose objects have vectors."""
+    if dataset is None:
+        return []
+    return [field for field in label_fields(dataset, fo.Detections) if vector_fields(dataset, field)]
 
 
-def choose_vectors(ctx: Any, inputs: types.Object) -> str | None:
+def vector_fields(dataset: fo.Dataset | None, patches_field: str | None = None) -> list[str]:
+    """Sample fields, or attributes of the objects of a field, that hold vectors."""
+    from .vectors import vector_fields
+
+    return vector_fields(dataset, Place(patches_field)) if dataset is not None else []
+
+
+def chosen_place(ctx: Any) -> Place:
+    """Whether images or the objects of a field are to be compared."""
+    chosen = ctx.params.get("patches_field")
+    return Place(None if chosen in (None, "", AUTO) else chosen)
+
+
+def choose_level(ctx: Any, inputs: types.Object) -> Place:
+    """Images, or objects where some have vectors; without images that have any, objects come first."""
+    fields = object_fields(ctx.dataset)
+    if fields:
+        images = [(AUTO, "Images", None)] if vector_fields(ctx.dataset) else []
+        choices = images + [(field, f"Objects in {field}", "Also inside different scenes") for field in fields]
+        choose(inputs, "patches_field", choices, default=choices[0][0], view=types.RadioGroup, label="Compare")
+        if not images and chosen_place(ctx).patches_field is None:
+            return Place(fields[0])
+    return chosen_place(ctx)
+
+
+def choose_vectors(ctx: Any, inputs: types.Object, place: Place = _IMAGES) -> str | None:
     """The vector field to search; None, with the reason in the form, where there are no vectors."""
-    fields = vector_fields(ctx.dataset)
+    fields = vector_fields(ctx.dataset, place.patches_field)
     if not fields:
         refuse(inputs, "There are no embeddings yet: run “Compute FFA embeddings” first.")
         return None
     default = "ffa" if "ffa" in fields else fields[0]
     choices = [(name, name, None) for name in fields]
     choose(inputs, "embeddings", choices, default=default, label="Embeddings")
-    chosen = ctx.params.get("embeddings") or default
-    total, present = count_values(ctx, "id"), count_values(ctx, chosen)
+    chosen = ctx.params.get("embeddings")
+    chosen = chosen if chosen in fields else default
+    total, present = count_values(ctx, place.path("id")), count_values(ctx, place.path(chosen))
     if not present:
-        refuse(inputs, f"No image here has a vector in {chosen!r}: run “Compute FFA embeddings” on them first.")
+        refuse(inputs, f"Nothing here has a vector in {chosen!r}: run “Compute FFA embeddings” first.")
         return None
     rest = f"; {total - present:,} without one are left out" if present < total else ""
-    inputs.view("work", types.Notice(label=f"{counted(present, 'image')} with a vector will be compared{rest}."))
+    thing = "image" if place.patches_field is None else "object"
+    inputs.view("work", types.Notice(label=f"{counted(present, thing)} with a vector will be compared{rest}."))
     return chosen
 
 
-def duplicate_key(ctx: Any, inputs: types.Object, default: str, method: str) -> tuple[str, bool]:
+def duplicate_key(
+    ctx: Any, inputs: types.Object, default: str, method: str, place: Place = _IMAGES
+) -> tuple[str, bool]:
     """The name under which the groups are stored, and whether it can be used."""
     from .duplicate_store import check_key
 
     text = "Its fields begin with this name; groups of an earlier search of that name are replaced"
     key, usable = name_field(ctx, inputs, "key", default, label="Name of the result", description=text)
     prop = inputs.get_property("key")
-    return key, usable and require(prop, check_key, ctx.dataset, key, method)
+    return key, usable and require(prop, check_key, ctx.dataset, key, method, place)
 
 
-def suggested_threshold(ctx: Any, embeddings: str) -> str:
-    """What happens if the threshold is left empty, in words; with the number itself where that is cheap to find."""
-    if count_values(ctx, embeddings) > _MAX_SUGGESTION:
-        return "chosen from the density of the data"
+def suggested_threshold(ctx: Any, embeddings: str, key: str | None = None, place: Place = _IMAGES) -> str:
+    """What happens if the threshold is left empty, in words; with the number itself where that is cheap to find.
+
+    Args:
+        key: the run whose decisions say something about it, if there is one.
+    """
+    if count_values(ctx, place.path(embeddings)) > _MAX_SUGGESTION:
+        return "chosen from earlier decisions or from the density of the data"
     try:
-        threshold, reason = _suggest(ctx, embeddings)
+        threshold, reason = _suggest(ctx, embeddings, key, place.patches_field)
     except SelfsameError as error:
         return f"chosen from the data, which is not possible yet ({error})"
     return f"{threshold:.4f} ({reason})"
 
 
 @cached_in_prompt
-def _suggest(ctx: Any, embeddings: str) -> list[Any]:
-    from ..brain.thresholds import neighbour_profile
+def _suggest(ctx: Any, embeddings: str, key: str | None, patches_field: str | None) -> list[Any]:
+    from ..brain.thresholds import neighbour_profile, suggest_threshold
+    from .duplicate_search import decided_pairs, reviewed
     from .vectors import read_vectors
 
-    table = _result_of(read_vectors(image_samples(ctx.target_view()), embeddings))
-    return list(neighbour_profile(table.matrix).suggest())
+    samples = image_samples(ctx.target_view())
+    table = _result_of(read_vectors(samples, embeddings, place=Place(patches_field)))
+    decided = decided_pairs(table.matrix, reviewed(samples, key, table.row_of)) if key else None
+    return list(suggest_threshold(neighbour_profile(table.matrix), decided=decided))
 
 
 def _result_of(steps: Generator[Any, None, _T]) -> _T:
@@ -95,12 +148,13 @@ def _result_of(steps: Generator[Any, None, _T]) -> _T:
             return end.value
 
 
-def kept_pairs(ctx: Any, key: str, embeddings: str) -> bool:
+def kept_pairs(ctx: Any, key: str, embeddings: str, place: Place) -> bool:
     """Whether a finished search of these vectors kept its pairs under this key."""
     record = load_record(ctx.dataset, key)
     if record is None or record["method"] != "find_duplicates" or record["status"] != "completed":
         return False
-    return record["config"]["embeddings"] == embeddings
+    config = record["config"]
+    return (config["embeddings"], config.get("patches_field")) == (embeddings, place.patches_field)
 
 
 def choose_threshold_of(ctx: Any, inputs: types.Object, key: str) -> None:
@@ -182,6 +236,14 @@ def count_roles(ctx: Any, key: str) -> dict[str, int]:
     return ctx.target_view().count_values(f"{key}_role")
 
 
+def keeper_options(inputs: types.Object) -> None:
+    """How many of a group are kept, and which."""
+    choices = [(name, label, text) for name, (label, text) in _KEEPER_RULES.items()]
+    choose(inputs, "keeper_rule", choices, default="quality", label="Which ones of a group are kept")
+    inputs.int("keep", min=1, default=1, label="How many of a group are kept")
+    keeper_weights(inputs)
+
+
 def keeper_weights(inputs: types.Object) -> None:
     """What makes an image the best of its group."""
     from ..brain.keeper import KeeperPolicy
@@ -189,7 +251,7 @@ def keeper_weights(inputs: types.Object) -> None:
     defaults, weights = asdict(KeeperPolicy()), types.Object()
     for name, (label, description) in _KEEPER_MEASURES.items():
         weights.float(name, default=defaults[name], label=label, description=description)
-    view = types.ObjectView(label="Which image of a group is kept", description="Weights; 0 ignores a measure")
+    view = types.ObjectView(label="What makes an image the best of its group", description="Weights; 0 ignores one")
     inputs.define_property("keeper", weights, view=view)
 
 

@@ -1,159 +1,197 @@
-"""From pairs to written groups: settings, diameter, quality of the members, keepers and kinds."""
+"""From pairs to groups: shots, quality of the members, kinds, risk and keepers."""
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from numbers import Real
-from typing import Any, Literal, TypeVar
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import fiftyone.core.collections as foc
 import fiftyone.core.view as fov
 import numpy as np
 
-from ..brain.errors import ConfigError
-from ..brain.grouping import UNGROUPED, assign_roles, group_pairs
-from ..brain.keeper import KeeperPolicy
+from ..brain.constraints import Constraints
+from ..brain.grouping import UNGROUPED, assign_roles, group_pairs, group_risk, number_parts
+from ..brain.keeper import choose_keepers
 from ..brain.neighbors import Pairs
-from .duplicate_store import EXACT, MEASURING, SIMILAR, DuplicateFields, Outcome
+from ..brain.same_shot import EXACT, NEAR, SAME_OBJECT, SHOT_THRESHOLD, shot_labels
+from .duplicate_settings import GroupingSettings, keeper_policy
+from .duplicate_shots import ShotTask, compare_shots
+from .duplicate_store import MEASURING, SIMILAR, DuplicateFields, Outcome
 from .engine.local import Job, Progress, stream
-from .fingerprints import FingerprintMethod, quality_of, read_fields
+from .fingerprints import FingerprintMethod, ObjectFingerprintMethod, read_fields
+from .item_fields import read_items
+from .keeper_facts import keeper_scores
+from .vectors import VectorTable
 
-SearchMethod = Literal["threshold", "mutual_knn"]
-SEARCH_METHODS: tuple[SearchMethod, ...] = ("threshold", "mutual_knn")
+__all__ = ["GroupingTask", "Members", "group_and_measure", "in_stage", "keeper_policy"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class GroupingSettings:
-    """How pairs become groups; checked when made.
+class GroupingTask:
+    """Pairs to be grouped; their rows are those of the table.
 
     Attributes:
-        embeddings: the vector field.
-        threshold: least cosine of a link; None chooses it from the data.
-        method: ``"threshold"`` or ``"mutual_knn"``.
-        k: neighbours that must be mutual (``"mutual_knn"`` only).
-        max_diameter: largest cosine distance within a group; None is twice that of the threshold, 2 sets no limit.
-        keeper: weights of the keeper score.
-
-    Raises:
-        ConfigError: a value that cannot work.
+        scores: ``(p,)`` float32 score of each pair as the same shot; NaN where it was not compared. Filled in.
+        constraints: what reviewers have decided.
     """
-
-    embeddings: str = "ffa"
-    threshold: float | None = None
-    method: SearchMethod = "threshold"
-    k: int = 10
-    max_diameter: float | None = None
-    keeper: KeeperPolicy = field(default_factory=KeeperPolicy)
-
-    def __post_init__(self) -> None:
-        for option in ("threshold", "max_diameter"):
-            # NumPy's numbers would not survive the way into the run record.
-            if _is_number(value := getattr(self, option)):
-                object.__setattr__(self, option, float(value))
-        if self.threshold is not None and not (_is_number(self.threshold) and -1.0 <= self.threshold <= 1.0):
-            raise ConfigError(
-                f"threshold={self.threshold!r} must be a cosine from -1 to 1, or None to choose it from the data"
-            )
-        if self.method not in SEARCH_METHODS:
-            raise ConfigError(f"method={self.method!r} is unknown; use one of {', '.join(SEARCH_METHODS)}")
-        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
-            raise ConfigError(f"k={self.k!r} must be a whole number of at least 1")
-        if self.max_diameter is not None and not (_is_number(self.max_diameter) and 0.0 <= self.max_diameter <= 2.0):
-            raise ConfigError(
-                f"max_diameter={self.max_diameter!r} must be a cosine distance from 0 to 2, or None for twice the "
-                "distance of the threshold"
-            )
-
-    def diameter(self, threshold: float) -> float | None:
-        """The limit that applies at a threshold; None where there is none."""
-        limit = 2.0 * (1.0 - threshold) if self.max_diameter is None else self.max_diameter
-        return None if limit >= 2.0 else limit
-
-    def needs_vectors(self, pairs: Pairs, threshold: float) -> bool:
-        """Whether the pairs are too few to tell if a group keeps to the limit."""
-        limit = self.diameter(threshold)
-        return limit is not None and (self.method == "mutual_knn" or 1.0 - limit < pairs.threshold)
-
-    def config(self) -> dict[str, Any]:
-        """JSON-able form for the run record."""
-        return asdict(self)
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "GroupingSettings":
-        """The inverse of :meth:`config`."""
-        return cls(**{**config, "keeper": KeeperPolicy(**config["keeper"])})
-
-
-def keeper_policy(keeper: KeeperPolicy | Mapping[str, float] | None) -> KeeperPolicy:
-    """The policy for what a user may pass: a policy, a dict of weights, or None for the default.
-
-    Raises:
-        ConfigError: something else, unknown measures or weights that are no numbers.
-    """
-    if keeper is None:
-        return KeeperPolicy()
-    if isinstance(keeper, KeeperPolicy):
-        return keeper
-    if isinstance(keeper, Mapping):
-        return KeeperPolicy.from_dict(dict(keeper))
-    raise ConfigError(f"keeper={keeper!r} must be a KeeperPolicy or a dict of weights, e.g. {{'sharpness': 1.0}}")
-
-
-@dataclass(frozen=True)
-class GroupingTask:
-    """Pairs to be grouped; rows of ``vectors`` and of ``pairs`` belong to ``ids``."""
 
     samples: foc.SampleCollection
     key: str
-    ids: Sequence[str]
-    vectors: np.ndarray
+    table: VectorTable
     pairs: Pairs
+    scores: np.ndarray
     threshold: float
     settings: GroupingSettings
     num_workers: int
+    constraints: Constraints = field(default_factory=Constraints)
+
+    @property
+    def names(self) -> DuplicateFields:
+        """Where the results go."""
+        return DuplicateFields(self.key, self.settings.place)
+
+
+@dataclass(frozen=True)
+class Members:
+    """The members of all groups.
+
+    Attributes:
+        rows: ``(m,)`` rows of the table.
+        ids: their ids.
+        digests: equal for equal pictures; None where there is none.
+        measures: what keeper scores are made of; None where the picture could not be measured.
+        failed: reason by id of those.
+    """
+
+    rows: np.ndarray
+    ids: list[str]
+    digests: list[str | None]
+    measures: list[dict[str, float] | None]
+    failed: dict[str, str]
 
 
 def group_and_measure(task: GroupingTask, total: int) -> Generator[Progress, None, Outcome]:
-    """Groups, measures the members and chooses keepers."""
-    settings, ids = task.settings, task.ids
+    """Groups, measures the members, tells their shots apart and chooses keepers."""
+    settings, pairs, near = task.settings, task.pairs, task.settings.kind == NEAR
+    if near:
+        linked = pairs.similarity >= np.float32(task.threshold)
+        yield from in_stage(_compare(task, linked, {}), total, 0.7, 0.85, "Comparing pictures")
     labels = group_pairs(
-        len(ids),
-        task.pairs,
+        len(task.table.ids),
+        pairs,
         task.threshold,
         max_diameter=settings.diameter(task.threshold),
-        vectors=task.vectors if settings.needs_vectors(task.pairs, task.threshold) else None,
+        vectors=task.table.matrix if settings.needs_vectors(pairs, task.threshold) else None,
+        links=task.scores >= SHOT_THRESHOLD if near else None,
+        constraints=task.constraints,
     )
-    members = np.flatnonzero(labels != UNGROUPED)
-    member_ids = [ids[row] for row in members]
-    failed = yield from _measure(task, member_ids, total)
-    names = DuplicateFields(task.key)
-    facts = read_fields(task.samples, member_ids, [names.measures, names.digest]) if member_ids else {}
-    found = [facts.get(sample_id, (None, None)) for sample_id in member_ids]
-    quality = np.full(len(ids), -np.inf)
-    quality[members] = settings.keeper.score([quality_of(measures) for measures, _ in found])
-    groups = assign_roles(labels, quality, vectors=task.vectors)
-    return Outcome(ids, groups, _kinds(labels, members, [digest for _, digest in found]), quality, failed)
+    rows, begin = np.flatnonzero(labels != UNGROUPED), 0.85 if near else 0.7
+    members = yield from in_stage(_measure(task, rows), total, begin, begin + 0.1, "Measuring duplicates")
+    shots = np.where(labels == UNGROUPED, UNGROUPED, 0).astype(np.int32)
+    if not settings.shots and not near:
+        shots[:] = UNGROUPED
+    elif not near:
+        digests = dict(zip(members.rows.tolist(), members.digests, strict=True))
+        inside = (labels[pairs.i] == labels[pairs.j]) & (labels[pairs.i] != UNGROUPED)
+        yield from in_stage(_compare(task, inside, digests), total, 0.8, 0.95, "Comparing pictures")
+        shots = _shots(task, labels, inside)
+    quality = np.full(len(labels), -np.inf)
+    quality[members.rows] = _scores(task, members)
+    return Outcome(
+        task.table.ids,
+        assign_roles(labels, quality, vectors=task.table.matrix, keepers=_keepers(task, labels, quality, members.rows)),
+        _kinds(labels, shots, members),
+        shots,
+        group_risk(labels, pairs, task.threshold, shots=shots),
+        quality,
+        members.failed,
+        task.table.homes,
+    )
 
 
-def _measure(task: GroupingTask, member_ids: list[str], total: int) -> Generator[Progress, None, dict[str, str]]:
-    """Decodes the members of groups that were not measured yet; returns the reasons of failures."""
-    if not member_ids:
-        return {}
-    view = fov.make_optimized_select_view(task.samples, member_ids)
-    method = FingerprintMethod(MEASURING, task.key, "pixels", measure=True)
+def _compare(task: GroupingTask, chosen: np.ndarray, digests: Mapping[int, str | None]) -> Generator[float, None, None]:
+    table, settings = task.table, task.settings
+    shots = ShotTask(task.samples, settings.place, table.ids, table.homes, task.num_workers)
+    yield from compare_shots(shots, task.pairs, task.scores, chosen, digests)
+
+
+def _shots(task: GroupingTask, labels: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    compared = np.flatnonzero(inside & np.isfinite(task.scores))
+    ends = np.stack([task.pairs.i[compared], task.pairs.j[compared]], axis=1)
+    rows, renumbered = np.unique(ends, return_inverse=True)
+    parts = np.arange(len(labels), dtype=np.int64)
+    found = shot_labels(len(rows), renumbered.reshape(-1, 2), task.scores[compared])
+    parts[rows] = len(labels) + found
+    return number_parts(labels, parts)
+
+
+def _measure(task: GroupingTask, rows: np.ndarray) -> Generator[float, None, Members]:
+    """Decodes the members of groups that were not measured yet."""
+    ids = [task.table.ids[row] for row in rows]
+    if not ids:
+        return Members(rows, [], [], [], {})
+    homes: dict[str, list[str]] = {}
+    for item_id in ids:
+        homes.setdefault(task.table.homes.get(item_id, item_id), []).append(item_id)
+    view = fov.make_optimized_select_view(task.samples, list(homes))
+    place = task.settings.place
+    method: Any = (
+        FingerprintMethod(MEASURING, task.key, "pixels", measure=True)
+        if place.patches_field is None
+        else ObjectFingerprintMethod(MEASURING, task.key, place, homes)
+    )
     job = Job(view, method, f"{task.key}_images", "Measuring duplicates", batch_size=64, num_workers=task.num_workers)
-    summary = yield from in_stage(_shares(stream(job)), total, 0.7, 0.95, job.label)
-    return summary.failed
+    summary = yield from _shares(stream(job))
+    names = [task.names.name("digest"), task.names.name("measures")]
+    if place.patches_field is None:
+        facts = read_fields(task.samples, ids, names)
+    else:
+        facts = {item.id: item.values for item in read_items(view, place, names)}
+    digests, measures = ([facts.get(item_id, (None, None))[column] for item_id in ids] for column in (0, 1))
+    failed = {}
+    for item_id, found in zip(ids, measures, strict=True):
+        reason = summary.failed.get(task.table.homes.get(item_id, item_id))
+        if found is None and reason is not None:
+            failed[item_id] = reason
+    return Members(rows, ids, digests, measures, failed)
 
 
-def _kinds(labels: np.ndarray, members: np.ndarray, digests: Sequence[str | None]) -> list[str | None]:
-    """``"exact"`` for the members of groups in which all pictures have the same pixels."""
-    seen: dict[int, set[str | None]] = {}
-    for row, digest in zip(members, digests, strict=True):
-        seen.setdefault(int(labels[row]), set()).add(digest)
-    kinds = {group: EXACT if len(found) == 1 and None not in found else SIMILAR for group, found in seen.items()}
-    return [kinds.get(int(label)) for label in labels]
+def _scores(task: GroupingTask, members: Members) -> np.ndarray:
+    homes = [task.table.homes.get(item_id, item_id) for item_id in members.ids]
+    return keeper_scores(task.samples, homes, members.measures, task.settings.keeper, task.settings.keeper_rule)
+
+
+def _keepers(task: GroupingTask, labels: np.ndarray, quality: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    diverse = task.settings.keeper_rule == "diverse"
+    keepers = np.zeros(len(labels), bool)
+    keepers[rows] = choose_keepers(
+        labels[rows],
+        quality[rows],
+        rule_keep=task.settings.keep,
+        vectors=task.table.matrix[rows] if diverse else None,
+    )
+    return keepers
+
+
+def _kinds(labels: np.ndarray, shots: np.ndarray, members: Members) -> list[str]:
+    """The loosest kind that each group needs."""
+    groups = int(labels.max(initial=UNGROUPED)) + 1
+    digests: list[set[str | None]] = [set() for _ in range(groups)]
+    for row, digest in zip(members.rows, members.digests, strict=True):
+        digests[labels[row]].add(digest)
+    least, most = np.full(groups, np.iinfo(np.int32).max), np.full(groups, UNGROUPED)
+    np.minimum.at(least, labels[members.rows], shots[members.rows])
+    np.maximum.at(most, labels[members.rows], shots[members.rows])
+    kinds = []
+    for group, found in enumerate(digests):
+        if len(found) == 1 and None not in found:
+            kinds.append(EXACT)
+        elif least[group] == UNGROUPED:
+            kinds.append(SIMILAR)
+        else:
+            kinds.append(NEAR if most[group] == 0 else SAME_OBJECT)
+    return kinds
 
 
 def in_stage(
@@ -176,7 +214,3 @@ def _shares(steps: Generator[Progress, None, T]) -> Generator[float, None, T]:
             yield next(steps).fraction
         except StopIteration as stop:
             return stop.value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))

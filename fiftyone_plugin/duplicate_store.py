@@ -1,8 +1,7 @@
 """How duplicate groups are stored: the fields of a key, its run record, and the pairs that the record keeps."""
 
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
@@ -11,35 +10,50 @@ import fiftyone as fo
 import fiftyone.core.collections as foc
 import numpy as np
 from bson import ObjectId
-from pymongo import UpdateMany, UpdateOne
+from pymongo import UpdateMany
 
 from ..brain.errors import ConfigError
 from ..brain.grouping import UNGROUPED, Groups
-from ..brain.neighbors import Pairs
+from ..brain.same_shot import EXACT, NEAR, SAME_OBJECT
 from .dataset_io import FieldSpec, check_field_name, declare_fields, readable_and_internal, show_in_sidebar
+from .group_table import DUPLICATE_METHODS, group_fields, run_place
+from .item_fields import Place, clear_items, write_items
 from .runs import RunSummary, check_run_key, list_records, load_record, load_results
+from .stored_pairs import StoredPairs
 
-METHODS = ("find_exact_duplicates", "find_duplicates")
+METHODS = DUPLICATE_METHODS
 
 # The computation by which find_duplicates measures the members of groups; it has a run record of its own.
 MEASURING = "measure_images"
 
 KEEPER, DUPLICATE, UNIQUE = "keeper", "duplicate", "unique"
-EXACT, SIMILAR = "exact", "similar"
 
-_ID_BYTES = 12
-_CHUNK = 10_000
+# Groups whose pictures are not equal and were not looked at any closer.
+SIMILAR = "similar"
+GROUP_KINDS = (EXACT, NEAR, SAME_OBJECT, SIMILAR)
+
+_CHUNK, _LABEL_CHUNK = 10_000, 2_000
+
+_IMAGES = Place()
 
 
 @dataclass(frozen=True)
 class DuplicateFields:
-    """The names of the fields that belong to a key."""
+    """The fields that belong to a key: of the samples, or attributes of the objects that were compared.
+
+    Every field has an attribute that is its path: ``DuplicateFields("dup").role`` is ``"dup_role"``.
+    """
 
     key: str
+    place: Place = field(default_factory=Place)
 
     def __getattr__(self, name: str) -> str:
         if name not in _DESCRIPTIONS:
             raise AttributeError(name)
+        return self.place.path(self.name(name))
+
+    def name(self, name: str) -> str:
+        """The name of a field, without the label field that it may be an attribute of."""
         return f"{self.key}_{name}"
 
     @property
@@ -47,63 +61,44 @@ class DuplicateFields:
         """The fields that hold a result, by path."""
         return {path: spec for name in _SHOWN for path, spec in self.spec(name).items()}
 
+    @property
+    def results(self) -> list[str]:
+        """The names of the fields that a run writes; decisions of reviewers are not among them."""
+        return [self.name(name) for name in _SHOWN if name != "decision"]
+
     def spec(self, name: str) -> dict[str, FieldSpec]:
         """The specification of one field, by path."""
-        return {f"{self.key}_{name}": FieldSpec(*_DESCRIPTIONS[name], internal=name in _INTERNAL)}
+        return {getattr(self, name): FieldSpec(*_DESCRIPTIONS[name], internal=name in _INTERNAL)}
+
+    def of_samples(self) -> "DuplicateFields":
+        """The fields of that key that samples have, whatever was compared."""
+        return DuplicateFields(self.key)
 
 
 _DESCRIPTIONS: dict[str, tuple[type, str]] = {
     "group": (fo.IntField, "Number of the duplicate group; 0 is the largest. Empty outside groups"),
-    "size": (fo.IntField, "Images in the duplicate group; 1 outside groups"),
-    "role": (fo.StringField, "keeper (best image of its group), duplicate, or unique"),
-    "of": (fo.StringField, "Id of the keeper that this image is a duplicate of; empty for all but duplicates"),
+    "size": (fo.IntField, "Members of the duplicate group; 1 outside groups"),
+    "role": (fo.StringField, "keeper (the best of its group, or one of them), duplicate, or unique"),
+    "of": (fo.StringField, "Id of the keeper that this is a duplicate of; empty for all but duplicates"),
     "similarity": (fo.FloatField, "Raw cosine to the keeper; 1 for the keeper itself and for exact copies"),
-    "kind": (fo.StringField, "exact: all images of the group are identical; similar: they are not"),
-    "quality": (
-        fo.FloatField,
-        "Keeper score of resolution, sharpness, exposure and file size; the highest is kept",
+    "kind": (
+        fo.StringField,
+        "exact: all pictures of the group are identical; near: they are one shot; same_object: they are several shots; "
+        "similar: they are not identical, and were not looked at any closer",
     ),
-    "error": (fo.StringField, "Why this sample could not be compared or measured"),
+    "shot": (fo.IntField, "Number of the shot within the group; 0 has the most pictures"),
+    "risk": (fo.FloatField, "How doubtful the group is, from 0 to 1: weak links, chains, several shots"),
+    "quality": (fo.FloatField, "Keeper score; the highest of the group is kept"),
+    "decision": (fo.StringField, "What a reviewer decided: keep, drop or reject"),
+    "error": (fo.StringField, "Why this one could not be compared or measured"),
     "digest": (fo.StringField, "Digest by which exact copies are recognised"),
     "measures": (fo.DictField, "Resolution, sharpness, exposure and file size that the keeper score is made of"),
     "provenance": (fo.StringField, "Hash of the file and settings behind digest and measures; lets a re-run skip them"),
 }
-_SHOWN = ("group", "size", "role", "of", "similarity", "kind", "quality", "error")
+_SHOWN = ("group", "size", "role", "of", "similarity", "kind", "shot", "risk", "quality", "decision", "error")
 
 # The reasons of failures join the readable fields once there are any.
 _INTERNAL = ("error", "digest", "measures", "provenance")
-
-
-@dataclass(frozen=True)
-class StoredPairs:
-    """The pairs of a run, over the samples that are in any pair.
-
-    Attributes:
-        ids: sample id of each row that ``pairs`` refers to.
-        pairs: all pairs down to ``pairs.threshold``.
-    """
-
-    ids: list[str]
-    pairs: Pairs
-
-    def to_results(self) -> dict[str, str]:
-        """JSON-able form for the results of a run."""
-        ids = b"".join(ObjectId(sample_id).binary for sample_id in self.ids)
-        return {"ids": base64.b64encode(ids).decode(), "pairs": base64.b64encode(self.pairs.to_bytes()).decode()}
-
-    @classmethod
-    def from_results(cls, data: Mapping[str, str]) -> "StoredPairs":
-        """The inverse of :meth:`to_results`."""
-        raw = base64.b64decode(data["ids"])
-        ids = [raw[start : start + _ID_BYTES].hex() for start in range(0, len(raw), _ID_BYTES)]
-        return cls(ids, Pairs.from_bytes(base64.b64decode(data["pairs"])))
-
-    @classmethod
-    def compact(cls, ids: Sequence[str], pairs: Pairs) -> tuple["StoredPairs", np.ndarray]:
-        """Drops samples without any pair; also returns the rows that are left."""
-        rows, renumbered = np.unique(np.concatenate([pairs.i, pairs.j]), return_inverse=True)
-        i, j = renumbered.astype(np.int32).reshape(2, -1)
-        return cls([ids[row] for row in rows], Pairs(i, j, pairs.similarity, pairs.threshold)), rows
 
 
 @dataclass(frozen=True)
@@ -111,21 +106,31 @@ class Outcome:
     """What a search found, ready to be written.
 
     Attributes:
-        ids: the samples that were compared; ``groups``, ``kinds`` and ``quality`` have a row for each.
+        ids: what was compared; ``groups``, ``shots`` and ``quality`` have a row for each.
         groups: their groups and roles.
-        kinds: ``"exact"``, ``"similar"`` or None (outside groups).
-        quality: keeper score; minus infinity where the file was not measured.
-        failed: reason by id of samples that could not be compared or measured.
+        kinds: one of :data:`GROUP_KINDS` for each group.
+        shots: number of the shot within the group; -1 outside groups and where shots were not told apart.
+        risk: of each group, in [0, 1].
+        quality: keeper score; minus infinity where the picture was not measured.
+        failed: reason by id of those that could not be compared or measured.
+        homes: sample by id of objects; empty for images.
     """
 
     ids: Sequence[str]
     groups: Groups
-    kinds: Sequence[str | None]
+    kinds: Sequence[str]
+    shots: np.ndarray
+    risk: np.ndarray
     quality: np.ndarray
     failed: Mapping[str, str]
+    homes: Mapping[str, str] = field(default_factory=dict)
+
+    def home(self, item_id: str) -> str:
+        """The sample of an image or object."""
+        return self.homes.get(item_id, item_id)
 
 
-def check_key(samples: foc.SampleCollection, key: str, method: str) -> None:
+def check_key(samples: foc.SampleCollection, key: str, method: str, place: Place = _IMAGES) -> None:
     """Refuses a key that is no name, or whose run or fields belong to somebody else.
 
     Raises:
@@ -135,11 +140,12 @@ def check_key(samples: foc.SampleCollection, key: str, method: str) -> None:
         raise ConfigError(f"key={key!r} must be a name such as 'dup'")
     check_field_name(samples, key, "key")
     check_run_key(samples, key, method)
-    for name in _DESCRIPTIONS:
-        field = samples._dataset.get_field(f"{key}_{name}")
-        if field is not None and (field.info or {}).get("method") not in (method, MEASURING):
+    names = DuplicateFields(key, place)
+    for path in (getattr(names, name) for name in _DESCRIPTIONS):
+        existing = samples._dataset.get_field(path)
+        if existing is not None and (existing.info or {}).get("method") not in (method, MEASURING):
             raise ConfigError(
-                f"field {field.name!r} of dataset {samples._dataset.name!r} was not made by {method} and would be "
+                f"field {path!r} of dataset {samples._dataset.name!r} was not made by {method} and would be "
                 "overwritten; choose another key"
             )
 
@@ -149,51 +155,71 @@ def nothing_to_compare(method: str) -> RunSummary:
     return RunSummary(None, method, {"total": 0}, notices=["the view has no samples, so there is nothing to compare"])
 
 
-def declare_groups(samples: foc.SampleCollection, key: str, info: Mapping[str, Any]) -> None:
+def declare_groups(samples: foc.SampleCollection, key: str, info: Mapping[str, Any], place: Place = _IMAGES) -> None:
     """Declares the fields of a key, with provenance, puts them in the sidebar and indexes them for the views."""
-    names = DuplicateFields(key)
+    names, dataset = DuplicateFields(key, place), samples._dataset
     declare_fields(samples, names.shown, dict(info))
     show_in_sidebar(samples, *readable_and_internal(names.shown))
-    dataset = samples._dataset
-    for field in (names.group, names.role, names.size):
-        dataset.create_index(field)
-    # The order in which groups are shown; without it, sorting a large dataset would hit the database's memory limit.
-    dataset.create_index([(names.group, 1), (names.role, -1), (names.similarity, -1)])
+    for path in (names.group, names.role, names.size):
+        dataset.create_index(path)
+    shape = group_fields({"key": key, "method": info["method"], "config": {"patches_field": place.patches_field}})
+    # One for the table of all groups, one for the order in which they are shown: sorting a large dataset without it
+    # would hit the database's memory limit.
+    dataset.create_index(shape.table_index)
+    dataset.create_index(shape.order)
 
 
-def write_outcome(samples: foc.SampleCollection, key: str, outcome: Outcome, *, replace_all: bool = True) -> None:
-    """Writes groups and roles, one update per sample with all fields at once.
+def write_outcome(
+    samples: foc.SampleCollection, key: str, outcome: Outcome, *, place: Place = _IMAGES, replace_all: bool = True
+) -> None:
+    """Writes groups and roles, one update per member of a group with all fields at once.
 
     Args:
         outcome: what to write.
-        replace_all: samples that took no part lose what an earlier run of the same key wrote, because its group numbers
+        place: where it goes.
+        replace_all: whatever took no part loses what an earlier run of the same key wrote, because its group numbers
             mean nothing now; samples without such values are not touched. False leaves all others as they are.
     """
-    names, dataset = DuplicateFields(key), samples._dataset
-    groups = outcome.groups
-    blank = dict.fromkeys(names.shown)
+    names, dataset = DuplicateFields(key, place), samples._dataset
     if replace_all:
-        touched = {"$or": [{names.role: {"$ne": None}}, {names.error: {"$ne": None}}]}
-        dataset._bulk_write([UpdateMany(touched, {"$set": {**blank, "last_modified_at": _now()}})])
-    rows = np.flatnonzero(groups.group == UNGROUPED) if replace_all else range(len(outcome.ids))
-    _update_many(dataset, [outcome.ids[row] for row in rows], {**blank, names.role: UNIQUE, names.size: 1})
-    values = {
-        outcome.ids[row]: {
-            names.group: int(groups.group[row]),
-            names.size: int(groups.size[row]),
-            names.role: str(groups.role[row]),
-            names.of: outcome.ids[groups.of[row]] if groups.role[row] == DUPLICATE else None,
-            names.similarity: float(groups.similarity[row]),
-            names.kind: outcome.kinds[row],
-            names.quality: float(outcome.quality[row]) if np.isfinite(outcome.quality[row]) else None,
-        }
-        for row in np.flatnonzero(groups.group != UNGROUPED)
-    }
-    for sample_id, reason in outcome.failed.items():
-        values.setdefault(sample_id, {})[names.error] = reason
-    _update_each(dataset, values)
-    if outcome.failed:
+        for marker in ("role", "error"):
+            clear_items(dataset, place, names.results, names.name(marker))
+    outside = np.flatnonzero(outcome.groups.group == UNGROUPED) if replace_all else range(len(outcome.ids))
+    unique = {**dict.fromkeys(names.results), names.name("role"): UNIQUE, names.name("size"): 1}
+    _write_equal(dataset, place, [outcome.ids[row] for row in outside], outcome, unique)
+    write_items(dataset, place, _member_rows(names, outcome))
+    errors = [(item, outcome.home(item), {names.name("error"): text}) for item, text in outcome.failed.items()]
+    write_items(dataset, place, errors)
+    if errors and place.patches_field is None:
         show_in_sidebar(samples, [names.error])
+
+
+def _member_rows(names: DuplicateFields, outcome: Outcome) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    groups = outcome.groups
+    for row in np.flatnonzero(groups.group != UNGROUPED):
+        group, item_id = int(groups.group[row]), outcome.ids[row]
+        shot, quality = int(outcome.shots[row]), float(outcome.quality[row])
+        values = {
+            "group": group,
+            "size": int(groups.size[row]),
+            "role": str(groups.role[row]),
+            "of": outcome.ids[groups.of[row]] if groups.role[row] == DUPLICATE else None,
+            "similarity": float(groups.similarity[row]),
+            "kind": outcome.kinds[group],
+            "shot": None if shot == UNGROUPED else shot,
+            "risk": float(outcome.risk[group]),
+            "quality": quality if np.isfinite(quality) else None,
+        }
+        yield item_id, outcome.home(item_id), {names.name(name): value for name, value in values.items()}
+
+
+def clear_other_place(samples: foc.SampleCollection, key: str, place: Place) -> None:
+    """Clears what an earlier run of the same key wrote elsewhere: about images, if this one is about objects ..."""
+    record = load_record(samples, key)
+    if record is not None and record["method"] == "find_duplicates" and run_place(record) != place:
+        names = DuplicateFields(key, run_place(record))
+        for marker in ("role", "error"):
+            clear_items(samples._dataset, names.place, names.results, names.name(marker))
 
 
 def group_counts(groups: Groups) -> dict[str, int]:
@@ -242,6 +268,15 @@ def load_pairs(samples: foc.SampleCollection, record: Mapping[str, Any]) -> Stor
     return _cached_pairs(_DatasetHandle(samples._dataset), key, str(record["timestamp"]))
 
 
+def save_scores(samples: foc.SampleCollection, key: str, stored: StoredPairs) -> None:
+    """Keeps what was learnt about the pairs of a run since it was stored; what it compared stays."""
+    results = load_results(samples, key)
+    if results is not None:
+        data = {**results, **stored.to_results()}
+        samples.save_run_results(key, samples.init_run_results(key, data=data), cache=False)
+        _cached_pairs.cache_clear()
+
+
 class _DatasetHandle:
     """Lets a dataset be part of a cache key: equal for the same dataset in the database."""
 
@@ -276,23 +311,19 @@ def update_record(samples: foc.SampleCollection, key: str, **changes: Any) -> No
     dataset.update_run_config(key, config)
 
 
-def _update_many(dataset: fo.Dataset, ids: Sequence[str], values: Mapping[str, Any]) -> None:
-    """Sets the same values in the given samples."""
-    update = {"$set": {**values, "last_modified_at": _now()}}
-    for start in range(0, len(ids), _CHUNK):
-        chunk = [ObjectId(sample_id) for sample_id in ids[start : start + _CHUNK]]
-        dataset._bulk_write([UpdateMany({"_id": {"$in": chunk}}, update)])
-
-
-def _update_each(dataset: fo.Dataset, values: Mapping[str, Mapping[str, Any]]) -> None:
-    now = _now()
-    operations = [
-        UpdateOne({"_id": ObjectId(sample_id)}, {"$set": {**fields, "last_modified_at": now}})
-        for sample_id, fields in values.items()
-    ]
-    for start in range(0, len(operations), _CHUNK):
-        dataset._bulk_write(operations[start : start + _CHUNK])
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc).replace(tzinfo=None)
+def _write_equal(
+    dataset: fo.Dataset, place: Place, ids: Sequence[str], outcome: Outcome, values: Mapping[str, Any]
+) -> None:
+    """Sets the same values in many images or objects."""
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    size = _CHUNK if place.patches_field is None else _LABEL_CHUNK
+    for start in range(0, len(ids), size):
+        chunk = ids[start : start + size]
+        where = {"_id": {"$in": [ObjectId(item_id) for item_id in {outcome.home(item_id) for item_id in chunk}]}}
+        if place.patches_field is None:
+            update = UpdateMany(where, {"$set": {**values, "last_modified_at": now}})
+        else:
+            slots = {f"{place.patches_field}.detections.$[one].{name}": value for name, value in values.items()}
+            chosen = [{"one._id": {"$in": [ObjectId(item_id) for item_id in chunk]}}]
+            update = UpdateMany(where, {"$set": {**slots, "last_modified_at": now}}, array_filters=chosen)
+        dataset._bulk_write([update])

@@ -1,30 +1,29 @@
-"""Tagging what to keep and what to drop, with an undo of any depth; nothing is ever deleted."""
+"""Tagging what to keep and what to drop by the roles of a whole search, through the log of decisions."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator
 from typing import Any
 
 import fiftyone.core.collections as foc
-import fiftyone.core.view as fov
 
 from ..brain.errors import ConfigError
 from .dataset_io import image_samples
-from .duplicate_store import DUPLICATE, KEEPER, DuplicateFields, find_record
+from .decision_log import Decision, DecisionLog
+from .decision_members import DROP, KEEP, Member, ReviewedRun, open_run
+from .decision_rules import Draft, Plan, Request
+from .decisions import decision_log, record, undo_decision
 from .engine.local import Progress
-from .runs import RunSummary, list_records, load_results, register_run
+from .runs import RunSummary
 from .steps import plain_function
 
 METHOD = "tag_duplicates"
 
-KEEP, DROP = "duplicate:keep", "duplicate:drop"
-
-# What each action does: role → tag; samples with another role get none.
+# What each action decides: role → decision; members with another role get none.
 TAG_ACTIONS: dict[str, dict[str, str]] = {
-    "drop_duplicates": {KEEPER: KEEP, DUPLICATE: DROP},
-    "drop_only": {DUPLICATE: DROP},
-    "keep_only": {KEEPER: KEEP},
-    "keep_all": {KEEPER: KEEP, DUPLICATE: KEEP},
+    "drop_duplicates": {"keeper": "keep", "duplicate": "drop"},
+    "drop_only": {"duplicate": "drop"},
+    "keep_only": {"keeper": "keep"},
+    "keep_all": {"keeper": "keep", "duplicate": "keep"},
 }
 
 TAG_ACTION_LABELS: dict[str, str] = {
@@ -36,129 +35,82 @@ TAG_ACTION_LABELS: dict[str, str] = {
 
 _CHUNK = 10_000
 
-# Tag → ids of samples.
-TagSets = dict[str, set[str]]
-
-
-@dataclass(frozen=True)
-class TagChange:
-    """One action: exactly which tags it put on which samples, and which of earlier actions it took off.
-
-    Attributes:
-        sequence: number of the action in the dataset, over all keys.
-        run_key: where it is recorded.
-        key: the duplicate run that it followed.
-    """
-
-    sequence: int
-    run_key: str
-    key: str
-    added: TagSets
-    removed: TagSets
-
-    @property
-    def touched(self) -> set[str]:
-        """All samples that the action changed."""
-        return set().union(*self.added.values(), *self.removed.values())
-
 
 def tag_duplicates_steps(
     samples: foc.SampleCollection, key: str = "dup", *, action: str = "drop_duplicates"
 ) -> Generator[Progress, None, RunSummary]:
-    """Tags the samples of a view by their role in a duplicate run: ``duplicate:keep`` and ``duplicate:drop``.
+    """Tags the members of all groups by their role in a duplicate run: ``duplicate:keep`` and ``duplicate:drop``.
 
-    Running it again changes nothing. Tags that an earlier action put on the view's samples and that no longer fit
-    their roles (after another threshold, say) are replaced. Tags that somebody put there by hand are a decision: they
-    stay, and such a sample gets no contrary tag. Each action that changes anything is recorded with the exact samples,
-    so that :func:`undo_duplicate_tags` can take back just that.
+    It is one decision on all groups at once, see :func:`.decisions.decide`. Running it again changes nothing. Tags that
+    an earlier decision gave and that no longer fit the roles (after another threshold, say) are replaced. Tags that
+    somebody gave by hand are a decision: they stay, and what bears one gets no contrary tag. What is changed is
+    recorded, so that :func:`undo_duplicate_tags` can take back just that.
 
     Args:
-        samples: a dataset or view; only its samples are tagged.
+        samples: a dataset or view; only its samples are tagged, or, where objects were compared, their labels.
         key: key of a run of ``find_duplicates`` or ``find_exact_duplicates``.
         action: ``"drop_duplicates"``: keep the keepers, drop the duplicates; ``"drop_only"`` and ``"keep_only"``: only
             one of the two tags; ``"keep_all"``: keep every member of a group.
 
     Returns:
-        What was done; ``counts`` has ``keep`` and ``drop`` (tags added), ``replaced`` (tags of earlier actions removed)
-        and ``by_hand`` (samples whose tags were respected). ``key`` is None where nothing had to be done.
+        What was done; ``counts`` has ``keep`` and ``drop`` (tags added), ``replaced`` (tags of earlier decisions
+        removed) and ``by_hand`` (members whose tags were respected). ``key`` is None where nothing had to be done.
 
     Raises:
-        ConfigError: no such run, or an unknown action.
+        ConfigError: no such run, one of clusters, or an unknown action.
     """
     if action not in TAG_ACTIONS:
         raise ConfigError(f"action={action!r} is unknown; use one of {', '.join(TAG_ACTIONS)}")
     started = time.perf_counter()
-    find_record(samples, key)
-    samples = image_samples(samples)
-    ids, roles, tags = samples.exists(DuplicateFields(key).role).values(["id", DuplicateFields(key).role, "tags"])
-    yield Progress(0, len(ids), label="Tagging duplicates")
-    history = list(_history(samples))
-    ours = _present(history)
-    added, removed, by_hand = _plan(ids, roles, tags, TAG_ACTIONS[action], ours)
-    counts = {
-        "total": len(ids),
-        "keep": len(added[KEEP]),
-        "drop": len(added[DROP]),
-        "replaced": len(removed[KEEP]) + len(removed[DROP]),
-        "by_hand": by_hand,
-    }
-    summary = RunSummary(None, METHOD, counts, details={"key": key, "action": action})
-    if not any([*added.values(), *removed.values()]):
-        summary.notices.append("all tags are in place already, so nothing was changed")
-        return summary
-    sequence = history[-1].sequence + 1 if history else 1
-    summary.key = f"{key}_tags_{sequence}"
-    # Recorded first: should the tagging be killed half-way, undo still knows all that it may have to take back.
-    change = {"added": _lists(added), "removed": _lists(removed)}
-    register_run(samples, summary, {"key": key, "action": action, "sequence": sequence}, results=change)
-    _apply(samples, add=added, remove=removed)
+    run = open_run(samples, key)
+    if not run.has("role"):
+        raise ConfigError(f"run {key!r} holds clusters, which have no keepers; decide on them one by one with decide()")
+    run.declare("decision", "tagged")
+    sample_ids = image_samples(samples).values("id")
+    log = DecisionLog(run.dataset)
+    with log.locked():
+        members = yield from _read(run, log, sample_ids)
+        planned = _plan(run, members, TAG_ACTIONS[action])
+        summary = RunSummary(None, METHOD, _counts(planned, len(members)), details={"key": key, "action": action})
+        if not planned.changes:
+            summary.notices.append("all tags are in place already, so nothing was changed")
+            return summary
+        decision = record(run, log, Request(action, ()), planned)
+    summary.key = key
+    summary.details["sequence"] = decision.sequence
     summary.seconds = time.perf_counter() - started
-    yield Progress(len(ids), len(ids), label="Done")
+    yield Progress(len(sample_ids), len(sample_ids), label="Done")
     return summary
 
 
 def undo_duplicate_tags_steps(samples: foc.SampleCollection, key: str = "dup") -> Generator[Progress, None, RunSummary]:
-    """Takes back the last action of :func:`tag_duplicates` on a key; repeat it to go further back.
+    """Takes back the last decision on a key, as a rule a :func:`tag_duplicates`; repeat it to go further back.
 
-    The whole action is undone, also outside the view. Tags that were there before it, or that were given by hand, stay.
+    The whole decision is undone, also outside the view. Tags that were there before it, or that were given by hand,
+    stay.
 
     Args:
         samples: the dataset, or a view of it.
         key: the key of the duplicate run that was tagged.
 
     Returns:
-        What was done; ``counts`` has ``untagged`` and ``restored`` tags and ``left``, the actions that can be undone
+        What was done; ``counts`` has ``untagged`` and ``restored`` tags and ``left``, the decisions that can be undone
         still.
 
     Raises:
-        ConfigError: there is nothing to undo, or a later action on another key builds on it.
+        ConfigError: there is nothing to undo, or a later decision on another key builds on it.
     """
-    samples = image_samples(samples)
-    history = list(_history(samples))
-    own = [change for change in history if change.key == key]
-    if not own:
-        keys = sorted({change.key for change in history})
-        hint = f"; there are actions on {', '.join(map(repr, keys))}" if keys else ""
-        raise ConfigError(f"no tags of duplicate run {key!r} are left to undo{hint}")
-    last = own[-1]
-    for later in history[history.index(last) + 1 :]:
-        if later.touched & last.touched:
-            raise ConfigError(
-                f"later tags of duplicate run {later.key!r} are on the same samples; undo those first: "
-                f"undo_duplicate_tags(dataset, {later.key!r})"
-            )
-    yield Progress(0, len(last.touched), label="Removing tags")
-    whole = image_samples(samples._dataset)
-    _apply(whole, add=last.removed, remove=last.added)
-    samples._dataset.delete_run(last.run_key)
-    counts = {
-        "total": len(last.touched),
-        "untagged": sum(map(len, last.added.values())),
-        "restored": sum(map(len, last.removed.values())),
-        "left": len(own) - 1,
-    }
-    yield Progress(len(last.touched), len(last.touched), label="Done")
-    return RunSummary(None, "undo_duplicate_tags", counts, details={"key": key, "undone": last.run_key})
+    yield Progress(0, 1, label="Removing tags")
+    undone = _undo(samples, key)
+    left = len(decision_log(samples, key))
+    counts = {"untagged": undone.counts["tagged"], "restored": undone.counts["untagged"], "left": left}
+    yield Progress(1, 1, label="Done")
+    return RunSummary(
+        None,
+        "undo_duplicate_tags",
+        {"total": undone.counts["changed"], **counts},
+        details={"key": key, "undone": undone.action},
+    )
 
 
 tag_duplicates = plain_function(tag_duplicates_steps)
@@ -166,72 +118,48 @@ undo_duplicate_tags = plain_function(undo_duplicate_tags_steps)
 
 
 def undoable_actions(samples: foc.SampleCollection, key: str | None = None) -> list[dict[str, Any]]:
-    """Records of the tag actions that can be undone, the latest last; optionally of one key only."""
-    records = list_records(samples, method=METHOD)
-    records.sort(key=lambda record: record["config"]["sequence"])
-    return [record for record in records if key in (None, record["config"]["key"])]
+    """The decisions that can be undone, the latest last, optionally of one key only, in the form of run records."""
+    return [
+        {
+            "config": {"key": decision.key, "action": decision.action, "sequence": decision.sequence},
+            "counts": dict(decision.counts),
+            "timestamp": decision.time,
+        }
+        for decision in decision_log(samples, key)
+    ]
 
 
-def _history(samples: foc.SampleCollection) -> Iterator[TagChange]:
-    """All actions that were not undone, oldest first."""
-    for record in undoable_actions(samples):
-        change = load_results(samples, record["key"]) or {}
-        added, removed = (
-            {tag: set(change.get(part, {}).get(tag, ())) for tag in (KEEP, DROP)} for part in ("added", "removed")
-        )
-        yield TagChange(record["config"]["sequence"], record["key"], record["config"]["key"], added, removed)
+def _undo(samples: foc.SampleCollection, key: str) -> Decision:
+    keys = sorted({decision.key for decision in decision_log(samples)})
+    undone = undo_decision(samples, key) if key in keys else None
+    if undone is None:
+        hint = f"; there are decisions on {', '.join(map(repr, keys))}" if keys else ""
+        raise ConfigError(f"no tags of duplicate run {key!r} are left to undo{hint}")
+    return undone
 
 
-def _present(history: Sequence[TagChange]) -> TagSets:
-    """Which tags are there because of our actions."""
-    ours: TagSets = {KEEP: set(), DROP: set()}
-    for change in history:
-        for tag, ids in ours.items():
-            ids -= change.removed[tag]
-            ids |= change.added[tag]
-    return ours
+def _read(run: ReviewedRun, log: DecisionLog, sample_ids: list[str]) -> Generator[Progress, None, list[Member]]:
+    members: list[Member] = []
+    for start in range(0, len(sample_ids), _CHUNK):
+        yield Progress(start, len(sample_ids), label="Tagging duplicates")
+        members += run.of_samples(sample_ids[start : start + _CHUNK])
+        log.renew()
+    return members
 
 
-def _plan(
-    ids: Sequence[str],
-    roles: Sequence[str],
-    tags: Sequence[Sequence[str] | None],
-    action: Mapping[str, str],
-    ours: TagSets,
-) -> tuple[TagSets, TagSets, int]:
-    """Tags to add, tags of earlier actions to remove, and the number of samples left to a decision made by hand."""
-    added: TagSets = {KEEP: set(), DROP: set()}
-    removed: TagSets = {KEEP: set(), DROP: set()}
-    by_hand = 0
-    for sample_id, role, current in zip(ids, roles, tags, strict=True):
-        wanted = action.get(role)
-        present = {KEEP, DROP}.intersection(current or ())
-        decided = {tag for tag in present if sample_id not in ours[tag]}
-        if wanted is not None and decided - {wanted}:
-            by_hand += 1
-            wanted = None
-        for tag in present - decided - {wanted}:
-            removed[tag].add(sample_id)
-        if wanted is not None and wanted not in present:
-            added[wanted].add(sample_id)
-    return added, removed, by_hand
+def _plan(run: ReviewedRun, members: list[Member], action: dict[str, str]) -> Plan:
+    draft = Draft(run, members)
+    for member in members:
+        draft.decide(member, action.get(member["role"]))
+    return Plan(draft.changes(), by_hand=draft.by_hand)
 
 
-def _apply(samples: foc.SampleCollection, *, add: TagSets, remove: TagSets) -> None:
-    """Only samples that lack (or have) the tag are written."""
-    for tag, ids in remove.items():
-        for view in _chunks(samples, ids):
-            view.untag_samples(tag)
-    for tag, ids in add.items():
-        for view in _chunks(samples, ids):
-            view.tag_samples(tag)
-
-
-def _chunks(samples: foc.SampleCollection, ids: set[str]) -> Iterator[foc.SampleCollection]:
-    ordered = sorted(ids)
-    for start in range(0, len(ordered), _CHUNK):
-        yield fov.make_optimized_select_view(samples, ordered[start : start + _CHUNK])
-
-
-def _lists(sets: TagSets) -> dict[str, list[str]]:
-    return {tag: sorted(ids) for tag, ids in sets.items()}
+def _counts(planned: Plan, total: int) -> dict[str, int]:
+    added = [tag for change in planned.changes for tag in change.added]
+    return {
+        "total": total,
+        "keep": added.count(KEEP),
+        "drop": added.count(DROP),
+        "replaced": sum(len(change.removed) for change in planned.changes),
+        "by_hand": planned.by_hand,
+    }

@@ -12,7 +12,7 @@ from ..brain.grouping import UNGROUPED, assign_roles, equal_groups
 from ..brain.image_quality import QualityScores
 from ..brain.keeper import KeeperPolicy
 from .dataset_io import image_samples
-from .duplicate_grouping import keeper_policy
+from .duplicate_settings import keeper_policy
 from .duplicate_store import (
     EXACT,
     DuplicateFields,
@@ -43,7 +43,8 @@ def find_exact_duplicates_steps(
 ) -> Generator[Progress, None, RunSummary]:
     """Finds groups of identical images among the samples of a view.
 
-    Results are the fields ``<key>_group``, ``_size``, ``_role``, ``_of``, ``_similarity``, ``_kind`` and ``_error``.
+    Results are the fields ``<key>_group``, ``_size``, ``_role``, ``_of``, ``_similarity``, ``_kind``, ``_shot``,
+    ``_risk``, ``_quality`` and ``_error``.
     Digests stay in ``<key>_digest`` and are reused as long as a file's size and modification time are the same, so
     that another run on a grown dataset reads only new files. Samples outside the view are left alone, except that
     results of an earlier run with this key are cleared, because its group numbers mean nothing any more.
@@ -111,8 +112,10 @@ def _write_groups(
     quality = np.full(len(ids), -np.inf)
     quality[members] = policy.score([_file_quality(paths[row]) for row in members])
     groups = assign_roles(labels, quality)
-    kinds = [None if label == UNGROUPED else EXACT for label in labels]
-    write_outcome(samples, key, Outcome(ids, groups, kinds, quality, summary.failed))
+    count = int(labels.max(initial=UNGROUPED)) + 1
+    shots = np.where(labels == UNGROUPED, UNGROUPED, 0)
+    outcome = Outcome(ids, groups, [EXACT] * count, shots, np.zeros(count), quality, summary.failed)
+    write_outcome(samples, key, outcome)
     summary.counts |= group_counts(groups)
     summary.details |= {"by": by, "keeper": asdict(policy), "fields": list(names.shown)}
     if summary.failed:

@@ -2,13 +2,16 @@
 
 from .build_region_index import BuildRegionIndex
 from .clear_object_search import ClearObjectSearch
+from .cluster_objects import ClusterObjects
 from .compute_claid_regions import ComputeClaidRegions
 from .compute_ffa import ComputeFFA
 from .compute_foreground import ComputeForeground
 from .find_duplicates import FindDuplicates
 from .find_exact_duplicates import FindExactDuplicates
+from .find_leaks import FindLeaks
 from .search_by_object import SearchByObject
 from .show_duplicate_groups import ShowDuplicateGroups
+from .show_object_clusters import ShowObjectClusters
 from .show_region_level import ShowRegionLevel
 from .tag_duplicates import TagDuplicates
 from .undo_duplicate_tags import UndoDuplicateTags
@@ -21,6 +24,9 @@ OPERATORS = (
     ShowDuplicateGroups,
     TagDuplicates,
     UndoDuplicateTags,
+    ClusterObjects,
+    ShowObjectClusters,
+    FindLeaks,
     ComputeClaidRegions,
     BuildRegionIndex,
     SearchByObject,

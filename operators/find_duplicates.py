@@ -1,4 +1,4 @@
-"""Operator: groups of near duplicates, or of images of the same object, from vectors in a field."""
+"""Operator: groups of near duplicates, or of pictures of the same object, from vectors of images or of objects."""
 
 from functools import partial
 
@@ -11,20 +11,37 @@ from .base import CurationOperator, announce_groups
 _LABEL = "Find duplicates"
 
 # Arguments that also apply when the pairs of an earlier search are grouped anew.
-_REGROUP_OPTIONS = ("key", "threshold", "max_diameter", "keeper", "num_workers")
+_REGROUP_OPTIONS = ("key", "threshold", "max_diameter", "keeper", "keeper_rule", "keep", "num_workers")
 
 
 class FindDuplicates(CurationOperator):
     """See :func:`fiftyone_selfsame.find_duplicates`."""
 
-    options = ("key", "embeddings", "threshold", "method", "k", "max_diameter", "keeper", "device", "num_workers")
+    options = (
+        "key",
+        "embeddings",
+        "patches_field",
+        "threshold",
+        "method",
+        "k",
+        "max_diameter",
+        "kind",
+        "engine",
+        "incremental",
+        "keeper",
+        "keeper_rule",
+        "keep",
+        "shots",
+        "device",
+        "num_workers",
+    )
 
     @property
     def config(self):
         return foo.OperatorConfig(
             name="find_duplicates",
             label=_LABEL,
-            description="Groups images whose vectors are alike, and chooses the best of each group",
+            description="Groups images or objects whose vectors are alike, and chooses the best of each group",
             icon="content_copy",
             dynamic=True,
             execute_as_generator=True,
@@ -35,13 +52,14 @@ class FindDuplicates(CurationOperator):
     def resolve_input(self, ctx):
         inputs = types.Object()
         if forms.target_images(ctx, inputs):
-            embeddings = duplicate_forms.choose_vectors(ctx, inputs)
+            place = duplicate_forms.choose_level(ctx, inputs)
+            embeddings = duplicate_forms.choose_vectors(ctx, inputs, place)
             if embeddings:
-                _search(ctx, inputs, embeddings)
+                _search(ctx, inputs, embeddings, place)
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def resolve_placement(self, ctx):
-        if not duplicate_forms.vector_fields(ctx.dataset):
+        if not (duplicate_forms.vector_fields(ctx.dataset) or duplicate_forms.object_fields(ctx.dataset)):
             return None
         button = types.Button(label=_LABEL, icon="content_copy", prompt=True)
         return types.Placement(types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, button)
@@ -57,6 +75,8 @@ class FindDuplicates(CurationOperator):
             from ..fiftyone_plugin.duplicates import find_duplicates_steps, regroup_duplicates_steps
 
             given = self.arguments(ctx)
+            if ctx.params.get("source") == "new":
+                given["incremental"] = True
             if ctx.params.get("source") != "pairs":
                 return find_duplicates_steps(ctx.target_view(), **given)
             kept = {name: value for name, value in given.items() if name in _REGROUP_OPTIONS}
@@ -68,41 +88,50 @@ class FindDuplicates(CurationOperator):
         return self.summary_form(ctx.results or {})
 
 
-def _search(ctx, inputs, embeddings):
-    key, usable = duplicate_forms.duplicate_key(ctx, inputs, "dup", "find_duplicates")
-    regroup = False
-    if usable and duplicate_forms.kept_pairs(ctx, key, embeddings):
+def _search(ctx, inputs, embeddings, place):
+    key, usable = duplicate_forms.duplicate_key(ctx, inputs, "dup", "find_duplicates", place)
+    source = "search"
+    if usable and duplicate_forms.kept_pairs(ctx, key, embeddings, place):
         choices = [
-            ("search", "Search again", "Compares all images of the target"),
+            ("search", "Search again", "Compares all of the target"),
+            ("new", "Add what is new", "Compares what the last search has not seen, or what has changed, with all"),
             ("pairs", "Move the threshold", "Groups the pairs of the last search anew, at once"),
         ]
         forms.choose(inputs, "source", choices, default="search", view=types.RadioGroup, label="Start from")
-        regroup = ctx.params.get("source") == "pairs"
-    if regroup:
+        source = ctx.params.get("source") or source
+    if source == "pairs":
         duplicate_forms.choose_threshold_of(ctx, inputs, key)
     else:
-        _how(ctx, inputs, embeddings)
-    _advanced(forms.advanced_options(inputs), regroup)
+        _how(ctx, inputs, duplicate_forms.suggested_threshold(ctx, embeddings, key, place), source)
+    _advanced(forms.advanced_options(inputs), source)
 
 
-def _how(ctx, inputs, embeddings):
-    methods = [
-        ("threshold", "All pairs above a threshold", "Near duplicates: the usual choice"),
-        ("mutual_knn", "Mutual nearest neighbours", "Same objects in dense data: each must be near the other"),
+def _how(ctx, inputs, suggestion, source):
+    kinds = [
+        ("same_object", "The same object", "Also in other shots; each group says of which kind it is"),
+        ("near", "The same shot", "Re-encoded, resized, cropped, recoloured; looks at every picture of a pair"),
     ]
-    forms.choose(inputs, "method", methods, default="threshold", view=types.RadioGroup, label="Link")
-    if ctx.params.get("method") == "mutual_knn":
-        inputs.int("k", min=1, max=1000, default=10, label="Neighbours that count")
+    forms.choose(inputs, "kind", kinds, default="same_object", view=types.RadioGroup, label="Group what shows")
+    if source == "search":
+        methods = [
+            ("threshold", "All pairs above a threshold", "The usual choice"),
+            ("mutual_knn", "Mutual nearest neighbours", "Same objects in dense data: each must be near the other"),
+        ]
+        forms.choose(inputs, "method", methods, default="threshold", view=types.RadioGroup, label="Link")
+        if ctx.params.get("method") == "mutual_knn":
+            inputs.int("k", min=1, max=1000, default=10, label="Neighbours that count")
+    else:
+        suggestion = "that of the last search"
     inputs.float(
         "threshold",
         min=-1.0,
         max=1.0,
         label="Least similarity (cosine)",
-        description=f"1 is identical. Empty: {duplicate_forms.suggested_threshold(ctx, embeddings)}",
+        description=f"1 is identical. Empty: {suggestion}",
     )
 
 
-def _advanced(inputs, regroup):
+def _advanced(inputs, source):
     inputs.float(
         "max_diameter",
         min=0.0,
@@ -110,7 +139,20 @@ def _advanced(inputs, regroup):
         label="Largest cosine distance within a group",
         description="Keeps chains from melting into one group. Empty: twice the distance of the threshold; 2: no limit",
     )
-    duplicate_forms.keeper_weights(inputs)
-    if not regroup:
+    duplicate_forms.keeper_options(inputs)
+    if source != "pairs":
+        inputs.bool(
+            "shots",
+            default=True,
+            label="Tell shots apart",
+            description="Decodes the members of groups once more; otherwise groups are only exact or similar",
+        )
+    if source == "search":
+        engines = [
+            ("auto", "Automatic", "Exact below 300,000 images or on a GPU"),
+            ("exact", "Exact", "Compares all with all"),
+            ("faiss", "Approximate (faiss)", "For a million images; says how many of the pairs it found"),
+        ]
+        forms.choose(inputs, "engine", engines, default="auto", label="Search")
         forms.choose_device(inputs)
     forms.choose_workers(inputs)

@@ -37,8 +37,10 @@ class ShowDuplicateGroups(CurationOperator):
                 inputs.int("min_size", min=2, default=2, label="Images in a group", description="At least")
                 kinds = [
                     (forms.AUTO, "All groups", None),
-                    ("exact", "Identical pictures only", None),
-                    ("similar", "Without groups of identical pictures", None),
+                    ("exact", "Identical pictures", None),
+                    ("near", "One shot: re-encoded, resized, cropped ...", None),
+                    ("same_object", "Several shots of one object", None),
+                    ("similar", "All but identical pictures", None),
                 ]
                 forms.choose(inputs, "kind", kinds, default=forms.AUTO, label="Show")
                 inputs.bool("as_groups", default=False, label="One tile per group", view=types.CheckboxView())

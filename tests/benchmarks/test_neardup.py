@@ -6,15 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from fiftyone_selfsame.benchmarks.manifest import load_manifest
-from fiftyone_selfsame.benchmarks.neardup import figures, measure, read_truth, with_sister_images
+from fiftyone_selfsame.benchmarks.neardup import best_of_each_kind, figures, measure, read_truth, with_sister_images
 from fiftyone_selfsame.benchmarks.neardup_methods import (
     Finder,
     brain_finder,
     digest_finders,
     imagededup_finders,
     imagehash_finders,
+    shot_finder,
     vector_finder,
 )
+from fiftyone_selfsame.benchmarks.neardup_table import against_peers
 from fiftyone_selfsame.benchmarks.quality import main
 from fiftyone_selfsame.brain.errors import ConfigError
 from fiftyone_selfsame.fixtures.model_folders import make_model_folder
@@ -207,9 +209,53 @@ def test_the_command_measures_every_method_side_by_side_and_writes_json(folder, 
 
     assert status == 0
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
-    own, others = {"ffa", "full_average", "file_digest", "pixel_digest"}, {"fiftyone_brain", "phash", "dhash"}
+    own, others = (
+        {"ffa", "full_average", "selfsame", "file_digest", "pixel_digest"},
+        {"fiftyone_brain", "phash", "dhash"},
+    )
     hashes = {f"imagededup_{kind}" for kind in ("phash", "dhash", "ahash", "whash")}
     assert {row["method"] for row in rows} == own | others | hashes
     by_pixels = [row for row in rows if (row["method"], row["group"]) == ("pixel_digest", "all")]
     assert [(row["precision"], row["n_pairs"]) for row in by_pixels] == [(1.0, 3)]
-    assert "imagehash names no default" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "imagehash names no default" in printed
+    assert printed.rstrip().splitlines()[-1].split()[0] == "near_duplicate"
+
+
+def test_same_shots_are_found_even_where_the_vectors_point_elsewhere(data, monkeypatch):
+    monkeypatch.setattr("fiftyone_selfsame.benchmarks.neardup_methods.SHOT_CANDIDATES", 2)
+    misleading = np.eye(6, dtype=np.float32)
+
+    finder = shot_finder(data.paths, [misleading], np.argwhere(data.truth.positive))
+
+    assert called(finder.find(finder.default)) == {(0, 1), (0, 2), (1, 2), (3, 5)}
+    # Equal pixels score 1, whatever the features say.
+    assert called(finder.find(1.0)) == {(0, 1), (3, 5)}
+
+
+def test_the_best_of_each_kind_may_have_its_own_threshold(data):
+    distance = np.full((6, 6), 9)
+    distance[[0, 1, 0, 3], [1, 3, 2, 5]] = [0, 1, 2, 3]
+    finder = Finder("made_up", lambda threshold: distance <= threshold, 0, range(5), "")
+
+    best = best_of_each_kind(finder, data.truth)
+
+    # Alone, (0, 1) is had without a false pair; all three pairs together only at the price of (1, 3).
+    assert (best["exact"], best["near_duplicate"]) == (1.0, 1.0)
+    assert best["all"] == pytest.approx(2 * 3 / (4 + 3))
+    assert "burst_repose" not in best
+
+
+def test_the_last_table_says_kind_by_kind_who_is_ahead_and_by_how_much():
+    scores = {"selfsame": (0.9, 0.95), "phash": (0.5, 0.7), "dhash": (0.6, 0.8), "fiftyone_brain": (0.1, 0.9)}
+    rows = [
+        {"method": method, "group": "all", "scope": scope, "f1": f1}
+        for method, both in scores.items()
+        for scope, f1 in zip(("default", "best"), both, strict=True)
+    ]
+
+    (row,) = against_peers(rows, {method: {"all": both[1]} for method, both in scores.items()})
+
+    assert (row["selfsame"], row["selfsame_best"]) == (0.9, 0.95)
+    assert (row["fiftyone_brain"], row["imagehash"], row["imagededup"]) == (0.9, 0.8, None)
+    assert (row["ahead"], row["verdict"], row["oracle"]) == (0.0, "tie", 0.9)

@@ -47,8 +47,9 @@ def test_the_command_compares_all_engines_in_processes_of_their_own(tmp_path):
     subprocess.run([*command, "--json", str(tmp_path / "out.json")], check=True, capture_output=True, timeout=300)
 
     rows = {row["method"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
-    assert set(rows) == {"selfsame", "fiftyone_brain", "brute_force"}
+    assert set(rows) == {"selfsame", "selfsame_mapped", "fiftyone_brain", "brute_force"}
     assert rows["selfsame"]["pairs"] == rows["brute_force"]["pairs"] > 0
     assert (rows["selfsame"]["missed_pairs"], rows["selfsame"]["extra_pairs"]) == (0, 0)
     assert rows["selfsame"]["duplicates"] == rows["fiftyone_brain"]["duplicates"] > 0
+    assert abs(rows["selfsame_mapped"]["pairs"] - rows["selfsame"]["pairs"]) <= 1, "float16 moves hardly any"
     assert rows["fiftyone_brain"]["speedup"] == 1.0

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
+from fiftyone_selfsame.brain import link_kernels
+from fiftyone_selfsame.brain.constraints import Constraints
 from fiftyone_selfsame.brain.errors import ConfigError
-from fiftyone_selfsame.brain.grouping import assign_roles, equal_groups, group_pairs, rank_by_size
+from fiftyone_selfsame.brain.grouping import (
+    assign_roles,
+    equal_groups,
+    group_pairs,
+    group_risk,
+    number_parts,
+    rank_by_size,
+)
 from fiftyone_selfsame.brain.neighbors import Pairs, radius_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,3 +177,127 @@ def test_no_images_make_no_groups():
 
     assert len(nothing) == 0
     assert len(assign_roles(nothing, np.empty(0)).role) == 0
+
+
+def slow_groups_with_decisions(vectors, threshold, floor, must, cannot) -> set[frozenset[int]]:
+    """The definition for decided rows: must-linked rows are one thing, close to whatever one of them is close to."""
+    n, cosines = len(vectors), unit_products(vectors)
+    part = list(range(n))
+    for a, b in must:
+        part = [part[a] if label == part[b] else label for label in part]
+    group = {label: {label} for label in set(part)}
+
+    def rows(label):
+        return [row for row in range(n) if part[row] == label]
+
+    def similarity(a, b):
+        return max(cosines[i, j] for i in rows(a) for j in rows(b))
+
+    forbidden = {frozenset((part[a], part[b])) for a, b in cannot}
+    links = sorted((-similarity(a, b), a, b) for a in group for b in group if a < b)
+    for negated, a, b in links:
+        if -negated < threshold or group[a] is group[b]:
+            continue
+        crossing = [(x, y) for x in group[a] for y in group[b]]
+        if all(similarity(x, y) >= floor and frozenset((x, y)) not in forbidden for x, y in crossing):
+            joint = group[a] | group[b]
+            for label in joint:
+                group[label] = joint
+    joined = {frozenset(row for label in labels for row in rows(label)) for labels in group.values()}
+    return {members for members in joined if len(members) > 1}
+
+
+def unit_products(vectors):
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), diameter=st.sampled_from([0.05, 0.2]))
+def test_decisions_are_honoured_and_bring_in_whoever_is_close_to_a_decided_row(seed, diameter):
+    generator = np.random.default_rng(seed)
+    vectors = generator.standard_normal((16, 2)).astype(np.float32)
+    must = generator.integers(0, 8, (3, 2))
+    cannot = np.stack([generator.integers(8, 12, 4), generator.integers(12, 16, 4)], axis=1)
+    decided = Constraints(must.astype(np.int32), cannot.astype(np.int32))
+    every = radius_pairs(vectors, -1.0)
+    expected = slow_groups_with_decisions(vectors, 0.97, 1 - diameter, must.tolist(), cannot.tolist())
+
+    counted = group_pairs(16, every, 0.97, max_diameter=diameter, constraints=decided)
+    measured = group_pairs(16, radius_pairs(vectors, 0.97), max_diameter=diameter, vectors=vectors, constraints=decided)
+
+    assert as_sets(counted) == expected
+    assert as_sets(measured) == expected
+
+
+def test_rows_kept_apart_split_even_groups_without_a_diameter():
+    pairs = radius_pairs(on_a_circle([0, 1, 2, 50]), cosine(5))
+
+    labels = group_pairs(4, pairs, constraints=Constraints.from_sets([[2, 3]], [([0], [1])]))
+
+    assert labels[2] == labels[3]
+    assert labels[0] != labels[1]
+
+
+def test_contradicting_decisions_are_refused():
+    with pytest.raises(ConfigError, match="rows 0 and 1"):
+        group_pairs(
+            2, radius_pairs(on_a_circle([0, 1]), 0.9), constraints=Constraints.from_sets([[0, 1]], [([0], [1])])
+        )
+
+
+def test_the_kernels_do_without_a_compiler_what_they_do_with_it():
+    vectors = on_a_circle(np.random.default_rng(4).uniform(0, 90, 40))
+    pairs = radius_pairs(vectors, cosine(8))
+    order = np.argsort(-pairs.similarity, kind="stable")
+    nothing = np.empty(0, np.int32)
+
+    found = []
+    for compiled in (True, False):
+        adjacency, join = (f if compiled else f.py_func for f in (link_kernels.adjacency, link_kernels.join_links))
+        labels = np.arange(40, dtype=np.int32)
+        join(
+            labels,
+            pairs.i[order],
+            pairs.j[order],
+            adjacency(40, pairs.i, pairs.j),
+            adjacency(40, nothing, nothing),
+            True,
+        )
+        found.append(labels)
+
+    np.testing.assert_array_equal(*found)
+
+
+def test_parts_of_a_group_are_numbered_by_size():
+    labels = np.array([0, 0, 0, 0, 1, 1, -1])
+
+    assert number_parts(labels, np.array([7, 9, 9, 7, 3, 4, 5])).tolist() == [0, 1, 1, 0, 0, 1, -1]
+    assert number_parts(labels, np.array([7, 9, 9, 9, 4, 3, 5])).tolist() == [1, 0, 0, 0, 0, 1, -1]
+
+
+def test_risk_is_high_for_weak_links_chains_and_mixed_shots():
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 3, 3, -1])
+    i, j = np.array([0, 1, 3, 5, 7]), np.array([1, 2, 4, 6, 8])
+    similarity = np.array([1.0, 1.0, 0.9, 1.0, 0.95], np.float32)
+    pairs = Pairs(i.astype(np.int32), j.astype(np.int32), similarity, 0.8)
+
+    risk = group_risk(labels, pairs, 0.9)
+    mixed = group_risk(labels, pairs, 0.9, shots=np.array([0, 0, 0, 0, 0, 0, 1, 0, 0, -1]))
+
+    # One of three pairs missing; just at the threshold; identical; half-way.
+    np.testing.assert_allclose(risk, [1 / 3, 1.0, 0.0, 0.25], atol=1e-6)
+    np.testing.assert_allclose(mixed, [1 / 3, 1.0, 0.25, 0.25], atol=1e-6)
+
+
+def test_of_several_keepers_the_most_similar_one_is_named():
+    vectors = on_a_circle([0, 10, 40, 45, 200, 201])
+    keepers = np.array([True, False, False, True, False, False])
+
+    groups = assign_roles(
+        np.array([0, 0, 0, 0, 1, 1]), np.array([1.0, 2, 3, 4, 1, 2]), vectors=vectors, keepers=keepers
+    )
+
+    assert groups.role.tolist() == ["keeper", "duplicate", "duplicate", "keeper", "duplicate", "keeper"]
+    assert groups.of.tolist() == [0, 0, 3, 3, 5, 5]
+    np.testing.assert_allclose(groups.similarity, [1, cosine(10), cosine(5), 1, cosine(1), 1], atol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 from fiftyone_selfsame.brain.errors import ConfigError
 from fiftyone_selfsame.brain.image_quality import QualityScores, image_quality
 from fiftyone_selfsame.brain.images import decode_image
-from fiftyone_selfsame.brain.keeper import KeeperPolicy
+from fiftyone_selfsame.brain.keeper import KeeperPolicy, choose_keepers
 
 PLAIN = QualityScores(pixels=1000, sharpness=0.1, exposure=0.5, file_size=1000)
 
@@ -66,3 +66,40 @@ def test_the_original_is_kept_over_every_damaged_copy_of_real_photographs(shared
 
     assert len(kept) > 0
     assert kept == [0] * len(kept)
+
+
+def test_milder_compression_more_foreground_and_more_labels_raise_the_score_by_their_weights():
+    nothing = dict.fromkeys(("resolution", "sharpness", "exposure", "file_size"), 0.0)
+    mild = QualityScores(PLAIN.pixels, PLAIN.sharpness, PLAIN.exposure, 4 * PLAIN.file_size)
+    shares = np.array([0.25, 0.75])
+
+    compression = KeeperPolicy(**nothing, compression=2.0).score([PLAIN, mild])
+    foreground = KeeperPolicy(**nothing, foreground=2.0).score([PLAIN, PLAIN], foreground=shares)
+    labels = KeeperPolicy(**nothing, labels=-1.0).score([PLAIN, None], labels=shares)
+
+    # 1000 bytes for 1000 pixels are 8 bits per pixel, four times the bytes 32.
+    assert compression.tolist() == [6.0, 10.0]
+    assert foreground.tolist() == [0.5, 1.5]
+    assert labels.tolist() == [-0.25, -np.inf]
+
+
+def test_as_many_of_each_group_are_kept_as_asked_for_the_best_first():
+    labels = np.array([0, 0, 0, -1, 1, 1, 0])
+    scores = np.array([1.0, 3.0, 3.0, 9.0, -np.inf, -np.inf, 2.0])
+
+    assert choose_keepers(labels, scores).tolist() == [False, True, False, False, True, False, False]
+    assert choose_keepers(labels, scores, rule_keep=3).tolist() == [False, True, True, False, True, True, True]
+    assert choose_keepers(np.full(3, -1), np.zeros(3)).tolist() == [False, False, False]
+    assert choose_keepers(np.array([], int), np.array([])).tolist() == []
+
+
+def test_diverse_keepers_are_the_best_and_those_least_like_the_chosen():
+    degrees = np.radians([0, 10, 80, 40])
+    vectors = np.stack([np.cos(degrees), np.sin(degrees)], axis=1) * [[1], [2], [3], [4]]
+    scores = np.array([5.0, 4.0, 1.0, 2.0])
+
+    two = choose_keepers(np.zeros(4, int), scores, rule_keep=2, vectors=vectors)
+    three = choose_keepers(np.zeros(4, int), scores, rule_keep=3, vectors=vectors)
+
+    assert two.tolist() == [True, False, True, False]
+    assert three.tolist() == [True, False, True, True]

@@ -98,6 +98,14 @@ class AppPage:
         tags.first.wait_for()
         return tags.all_inner_texts()
 
+    def open_panel(self, name: str) -> "PanelPage":
+        """Opens one of the plugin's panels beside the grid."""
+        self._page.locator("[data-cy=new-panel-btn]").first.click()
+        self._page.locator(f"[data-cy=new-panel-option-selfsame_{name}]").click()
+        panel = PanelPage(self._page.locator(f"[data-cy=selfsame-{name}]"))
+        panel.root.wait_for()
+        return panel
+
     def first_thumbnail(self) -> Image.Image:
         """The first picture of the grid, with all that is drawn over it, once it has come to rest."""
         last, now = b"", b"-"
@@ -105,6 +113,52 @@ class AppPage:
             self._page.wait_for_timeout(500)
             last, now = now, self._page.locator("[data-cy=looker]").first.screenshot()
         return Image.open(io.BytesIO(now)).convert("RGB")
+
+
+class PanelPage:
+    """A panel of the plugin in the App."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def part(self, name: str):
+        """An element of the panel."""
+        return self.root.locator(f"[data-cy=selfsame-{name}]")
+
+    def press(self, *keys: str) -> None:
+        """Presses keys, the panel having the keyboard, each once the panel has answered the one before."""
+        for key in keys:
+            self.settle()
+            self.root.press(key)
+        self.settle()
+
+    def settle(self) -> None:
+        """Waits until nothing is asked of the server."""
+        quiet = 0
+        while quiet < 3:
+            self.root.page.wait_for_timeout(50)
+            quiet = quiet + 1 if self.root.get_attribute("data-busy") == "false" else 0
+
+    def listed(self) -> list[int]:
+        """Numbers of the groups in the list, in its order."""
+        rows = self.root.locator("[data-cy^=selfsame-group-]").all()
+        return [int(row.get_attribute("data-cy").split("-")[-1]) for row in rows]
+
+    def members(self) -> list[str]:
+        """Ids of the members that are shown."""
+        return [tile.get_attribute("data-id") for tile in self.root.locator("[data-cy^=selfsame-member-]").all()]
+
+    def overflow(self) -> int:
+        """By how many pixels the widest part sticks out of the panel to the right; lists may scroll by themselves."""
+        return self.root.evaluate(
+            """root => {
+                const right = root.getBoundingClientRect().right;
+                const scrolls = element => element.closest('[data-cy=selfsame-list], svg');
+                const ends = [...root.querySelectorAll('*')].filter(element => !scrolls(element))
+                    .map(element => element.getBoundingClientRect().right);
+                return Math.round(Math.max(...ends) - right);
+            }"""
+        )
 
 
 def pytest_addoption(parser):

@@ -190,7 +190,8 @@ def test_groups_of_equal_pictures_are_called_exact(vector_dataset):
 
     find_duplicates(dataset, threshold=0.99)
 
-    assert dataset.values("dup_kind") == ["exact", "exact", "similar", "similar"]
+    assert dataset.values("dup_kind") == ["exact", "exact", "same_object", "same_object"]
+    assert dataset.values("dup_shot") == [0, 0, 0, 1]
 
 
 def test_pictures_are_measured_once_and_only_those_in_groups(vector_dataset, monkeypatch):
@@ -233,7 +234,7 @@ def test_the_record_loads_in_a_process_without_this_plugin(vector_dataset):
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
 
-    assert done.stdout.strip().endswith("2 ['ids', 'pairs']"), done.stderr
+    assert done.stdout.strip().endswith("2 ['compared', 'ids', 'pairs', 'scores', 'stamps']"), done.stderr
 
 
 def test_progress_rises_to_the_number_of_samples(vector_dataset):

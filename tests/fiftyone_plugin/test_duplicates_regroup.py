@@ -4,7 +4,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.errors import ConfigError
-from fiftyone_selfsame.fiftyone_plugin import duplicates
+from fiftyone_selfsame.fiftyone_plugin import duplicate_search, duplicates
 from fiftyone_selfsame.fiftyone_plugin.duplicate_store import list_keys
 from fiftyone_selfsame.fiftyone_plugin.duplicate_views import preview_counts, show_duplicate_groups
 from fiftyone_selfsame.fiftyone_plugin.duplicates import find_duplicates, regroup_duplicates
@@ -30,7 +30,7 @@ def forbid_search(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("searched again")
 
-    monkeypatch.setattr(duplicates, "radius_pairs_steps", refuse)
+    monkeypatch.setattr(duplicate_search, "radius_pairs_steps", refuse)
 
 
 @pytest.mark.parametrize("threshold", [0.995, 0.97, 0.9])
@@ -97,9 +97,9 @@ def test_a_threshold_below_the_kept_pairs_says_how_to_get_there(vector_dataset):
 
 
 def test_too_many_pairs_below_the_threshold_do_not_spoil_the_search(vector_dataset, monkeypatch):
-    search = duplicates.radius_pairs_steps
+    search = duplicate_search.radius_pairs_steps
     monkeypatch.setattr(
-        duplicates, "radius_pairs_steps", lambda *args, **options: search(*args, **options, max_pairs=30)
+        duplicate_search, "radius_pairs_steps", lambda *args, **options: search(*args, **options, max_pairs=30)
     )
     dataset = vector_dataset(clusters())
 
@@ -245,7 +245,7 @@ def test_a_run_that_was_interrupted_while_writing_is_not_shown(vector_dataset, m
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"min_size": 1}, "min_size=1"), ({"kind": "near"}, "kind='near'"), ({"key": "other"}, "'other'")],
+    [({"min_size": 1}, "min_size=1"), ({"kind": "equal"}, "kind='equal'"), ({"key": "other"}, "'other'")],
 )
 def test_wrong_options_are_refused(vector_dataset, options, message):
     dataset = vector_dataset(clusters())

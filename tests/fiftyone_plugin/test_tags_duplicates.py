@@ -2,9 +2,11 @@
 
 import random
 
+import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.errors import ConfigError
+from fiftyone_selfsame.fiftyone_plugin.decisions import decide
 from fiftyone_selfsame.fiftyone_plugin.duplicate_tags import (
     DROP,
     KEEP,
@@ -17,6 +19,7 @@ from fiftyone_selfsame.fiftyone_plugin.duplicate_tags import (
 from fiftyone_selfsame.fiftyone_plugin.duplicates import find_duplicates, regroup_duplicates
 from fiftyone_selfsame.fiftyone_plugin.exact_duplicates import find_exact_duplicates
 from fiftyone_selfsame.fiftyone_plugin.runs import load_record
+from fiftyone_selfsame.fixtures.reviewed_runs import make_run
 
 # The larger picture of each pair is kept.
 ROLES = ["duplicate", "keeper", "keeper", "duplicate", "unique"]
@@ -39,7 +42,9 @@ def test_keepers_and_duplicates_get_their_tags(dataset):
 
     assert tags(dataset) == [[DROP], [KEEP], [KEEP], [DROP], []]
     assert summary.counts == {"total": 5, "keep": 2, "drop": 2, "replaced": 0, "by_hand": 0}
-    assert load_record(dataset, summary.key)["config"] == {"key": "dup", "action": "drop_duplicates", "sequence": 1}
+    (action,) = undoable_actions(dataset)
+    assert action["config"] == {"key": "dup", "action": "drop_duplicates", "sequence": 1}
+    assert load_record(dataset, "dup")["details"]["decisions"] == {"decisions": 1, "keep": 2, "drop": 2, "reject": 0}
 
 
 @pytest.mark.parametrize(
@@ -64,11 +69,11 @@ def test_only_the_view_is_tagged(dataset):
 
 def test_tagging_twice_changes_nothing_and_records_nothing(dataset):
     tag_duplicates(dataset)
-    before = tags(dataset), dataset.list_runs(), dataset.values("last_modified_at")
+    before = tags(dataset), undoable_actions(dataset), dataset.values("last_modified_at")
 
     summary = tag_duplicates(dataset)
 
-    assert (tags(dataset), dataset.list_runs(), dataset.values("last_modified_at")) == before
+    assert (tags(dataset), undoable_actions(dataset), dataset.values("last_modified_at")) == before
     assert summary.key is None
     assert "nothing was changed" in str(summary)
 
@@ -81,7 +86,7 @@ def test_undo_leaves_tags_that_were_given_by_hand(dataset):
     summary = undo_duplicate_tags(dataset)
 
     assert tags(dataset) == [sorted([DROP, "mine"]), [], [], ["later"], []]
-    assert summary.counts == {"total": 3, "untagged": 3, "restored": 0, "left": 0}
+    assert summary.counts == {"total": 4, "untagged": 3, "restored": 0, "left": 0}
 
 
 def test_a_decision_by_hand_is_not_contradicted(dataset):
@@ -152,7 +157,7 @@ def test_keys_are_undone_one_by_one_and_in_order_where_they_meet(dataset):
 
     tag_duplicates(dataset, "dup")
     assert tags(dataset) == [[DROP], [KEEP], [KEEP], [DROP], []]
-    with pytest.raises(ConfigError, match="undo those first: undo_duplicate_tags"):
+    with pytest.raises(ConfigError, match="undo those first"):
         undo_duplicate_tags(dataset, "exact")
     undo_duplicate_tags(dataset, "dup")
 
@@ -162,22 +167,45 @@ def test_keys_are_undone_one_by_one_and_in_order_where_they_meet(dataset):
 
 
 def test_an_action_that_was_killed_half_way_can_be_undone(dataset, monkeypatch):
-    from fiftyone_selfsame.fiftyone_plugin import duplicate_tags
-
-    chunks = duplicate_tags._chunks
-
-    def die_at_keep(samples, ids):
-        yield from chunks(samples, set(sorted(ids)[:1]))
+    def die(self, operations, ids=None):
+        self._sample_collection.bulk_write(operations[:1])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(duplicate_tags, "_chunks", die_at_keep)
-    with pytest.raises(KeyboardInterrupt):
-        tag_duplicates(dataset, action="drop_only")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(dataset), "_bulk_write", die)
+        with pytest.raises(KeyboardInterrupt):
+            tag_duplicates(dataset)
+    assert tags(dataset) != [[], [], [], [], []]
 
     undo_duplicate_tags(dataset)
 
     assert tags(dataset) == [[], [], [], [], []]
+
+
+def test_tags_and_single_decisions_are_one_history(dataset):
+    tag_duplicates(dataset)
+    before = tags(dataset)
+    decide(dataset, "dup", "keep_all", groups=[0])
+
+    undo_duplicate_tags(dataset)
+    assert tags(dataset) == before
+    undo_duplicate_tags(dataset)
+
+    assert tags(dataset) == [[], [], [], [], []]
+
+
+def test_objects_are_tagged_by_their_own_roles(fo_dataset):
+    dataset = fo_dataset(["/a.png", "/b.png"])
+    boxes = [fo.Detection(label="x", bounding_box=[0, 0, 0.1, 0.1]) for _ in range(4)]
+    dataset.set_values("boxes", [fo.Detections(detections=boxes[:2]), fo.Detections(detections=boxes[2:])])
+    make_run(dataset, [0, None, 0, 0], patches_field="boxes")
+
+    tag_duplicates(dataset)
+
+    assert dataset.values("boxes.detections.tags") == [[[KEEP], []], [[DROP], [DROP]]]
+    assert tags(dataset) == [[], []]
+    undo_duplicate_tags(dataset)
+    assert dataset.values("boxes.detections.tags") == [[[], []], [[], []]]
 
 
 def test_samples_without_a_list_of_tags_can_be_tagged(dataset):
@@ -194,6 +222,6 @@ def test_unknown_actions_and_keys_are_refused(dataset):
     with pytest.raises(ConfigError, match="key 'other'; there are 'dup'"):
         tag_duplicates(dataset, "other")
     tag_duplicates(dataset)
-    with pytest.raises(ConfigError, match="there are actions on 'dup'"):
+    with pytest.raises(ConfigError, match="there are decisions on 'dup'"):
         undo_duplicate_tags(dataset, "other")
     assert set(TAG_ACTION_LABELS) == set(TAG_ACTIONS)

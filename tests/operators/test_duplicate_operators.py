@@ -52,6 +52,35 @@ def test_mutual_neighbours_bring_in_their_number(operator, request_of, vector_da
     assert properties["k"]["default"] == 10
 
 
+def test_objects_are_offered_where_some_have_vectors(operator, request_of, vector_dataset, form, notices):
+    find = operator("find_duplicates")
+    assert "patches_field" not in form(find, request_of(vector_dataset))
+    boxes = [fo.Detections(detections=[fo.Detection(bounding_box=[0, 0, 1, 1], look=v)]) for v in np.eye(4)]
+    vector_dataset.set_values("things", boxes)
+    vector_dataset.add_sample_field("things.detections.look", fo.VectorField)
+
+    images = form(find, request_of(vector_dataset))
+    objects = form(find, request_of(vector_dataset, {"patches_field": "things"}))
+
+    assert images["patches_field"]["type"]["values"] == ["auto", "things"]
+    assert images["embeddings"]["type"]["values"] == ["ffa"]
+    assert objects["embeddings"]["type"]["values"] == ["look"]
+    assert "4 objects with a vector" in notices(objects)
+    assert operator("find_duplicates").arguments(request_of(vector_dataset, {"patches_field": "auto"})) == {}
+
+
+def test_what_is_new_can_be_added_to_the_last_search(operator, request_of, vector_dataset, form, run_in_app):
+    find = operator("find_duplicates")
+    find(vector_dataset[:3], threshold=0.95)
+
+    offered = form(find, request_of(vector_dataset, {"source": "new"}))
+    _, result = run_in_app(find, request_of(vector_dataset, {"source": "new"}))
+
+    assert "method" not in offered
+    assert "that of the last search" in offered["threshold"]["view"]["description"]
+    assert result["details"]["compared"] == 1
+
+
 def test_a_key_of_another_computation_is_refused(operator, request_of, vector_dataset, form):
     foo.get_operator(f"{PLUGIN}/find_exact_duplicates")(vector_dataset, "taken")
     properties = form(operator("find_duplicates"), request_of(vector_dataset, {"key": "taken"}))
@@ -97,7 +126,7 @@ def test_kept_pairs_let_the_threshold_move_with_live_counts(operator, request_of
     find = operator("find_duplicates")
     find(vector_dataset, threshold=0.95)
     offered = form(find, request_of(vector_dataset))
-    assert offered["source"]["type"]["values"] == ["search", "pairs"]
+    assert offered["source"]["type"]["values"] == ["search", "new", "pairs"]
     moved = form(find, request_of(vector_dataset, {"source": "pairs", "threshold": 0.99}))
     assert "At 0.9900: 1 group with 1 duplicate" in notices(moved)
     assert "embeddings" in moved

@@ -42,13 +42,14 @@ def test_fiftyone_yml_declares_exactly_the_operators_that_the_package_registers(
     assert len(set(recorder.names)) == len(recorder.names)
 
 
-def test_fiftyone_loads_every_declared_operator_without_an_error():
+def test_fiftyone_loads_every_declared_operator_and_panel_without_an_error():
     import fiftyone.operators as foo
     from fiftyone.operators.registry import OperatorRegistry
 
     registry = OperatorRegistry()
-    loaded = [operator.name for operator in registry.list_operators() if operator.plugin_name == PLUGIN]
-    assert sorted(loaded) == sorted(_declared()["operators"])
+    for kind in ("operator", "panel"):
+        loaded = [found.name for found in registry.list_operators(type=kind) if found.plugin_name == PLUGIN]
+        assert sorted(loaded) == sorted(_declared()[f"{kind}s"])
     assert not [error for error in registry.list_errors() if "selfsame" in str(error)]
     assert foo.get_operator(f"{PLUGIN}/compute_ffa").uri == f"{PLUGIN}/compute_ffa"
 
