@@ -93,6 +93,7 @@ def choose_keepers(
 
     The first is always the one with the highest score (of equal ones, the first). Without vectors the next best follow;
     with vectors, each time the member that is least like all that were chosen (farthest-point sampling: Gonzalez 1985).
+    Members at minus infinity, which could not be measured, come last either way.
 
     Args:
         labels: ``(n,)`` group of each image, -1 for none.
@@ -104,24 +105,26 @@ def choose_keepers(
         ``(n,)`` bool; False outside groups.
     """
     keepers = np.zeros(len(labels), bool)
-    order = np.lexsort((np.arange(len(labels)), -np.asarray(scores, np.float64), labels))
+    scores = np.asarray(scores, np.float64)
+    order = np.lexsort((np.arange(len(labels)), -scores, labels))
     order = order[np.asarray(labels)[order] >= 0]
     starts = np.flatnonzero(np.diff(np.asarray(labels)[order], prepend=-1))
     for members in np.split(order, starts[1:]) if len(order) else []:
-        chosen = members[:rule_keep] if vectors is None else members[_spread(vectors[members], rule_keep)]
+        chosen = members[:rule_keep] if vectors is None else _spread(vectors, members, scores, rule_keep)
         keepers[chosen] = True
     return keepers
 
 
-def _spread(vectors: np.ndarray, count: int) -> list[int]:
-    """Rows that differ most, beginning with the first."""
-    if count == 1:
-        return [0]
-    unit = np.asarray(vectors, np.float32)
+def _spread(vectors: np.ndarray, members: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
+    """Those of the members, sorted by score, that differ most, beginning with the first."""
+    measured = int(np.count_nonzero(scores[members] > -np.inf))
+    if count == 1 or measured <= count:
+        return members[:count]
+    unit = np.asarray(vectors[members[:measured]], np.float32)
     unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
     chosen, nearest = [0], unit @ unit[0]
-    while len(chosen) < min(count, len(unit)):
+    while len(chosen) < count:
         nearest[chosen] = np.inf
         chosen.append(int(nearest.argmin()))
         nearest = np.maximum(nearest, unit @ unit[chosen[-1]])
-    return chosen
+    return members[chosen]

@@ -5,6 +5,7 @@ from importlib import import_module
 # Name → the module of this package that defines it.
 _HOMES = {
     "FFAModel": "model",
+    "apply_decisions": "decision_apply",
     "build_region_index": "region_index",
     "clear_leaks": "leaks",
     "clear_object_search": "region_search",
@@ -12,6 +13,9 @@ _HOMES = {
     "compute_claid_regions": "regions",
     "compute_ffa": "compute",
     "compute_foreground": "compute",
+    "decide": "decisions",
+    "decision_log": "decisions",
+    "export_decisions": "decision_export",
     "export_leaks": "leak_report",
     "find_duplicates": "duplicates",
     "find_exact_duplicates": "exact_duplicates",
@@ -23,6 +27,7 @@ _HOMES = {
     "show_object_clusters": "cluster_views",
     "show_region_level": "region_views",
     "tag_duplicates": "duplicate_tags",
+    "undo_decision": "decisions",
     "undo_duplicate_tags": "duplicate_tags",
 }
 

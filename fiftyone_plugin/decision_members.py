@@ -125,6 +125,11 @@ class ReviewedRun:
         wanted = [ObjectId(member_id) for member_id in ids]
         return list(self._read({self.place.path("_id"): {"$in": wanted}}, ["$$label._id", wanted]))
 
+    def of_decision(self, decision: str) -> list[Member]:
+        """All with a decision, whatever group they are in."""
+        chosen = [f"$$label.{self.name('decision')}", [decision]]
+        return list(self._read({self.path("decision"): decision}, chosen)) if self.has("decision") else []
+
     def of_samples(self, sample_ids: Sequence[str]) -> list[Member]:
         """Those in some samples that the run has compared."""
         query = {"_id": {"$in": [ObjectId(sample_id) for sample_id in sample_ids]}, self.path("size"): {"$ne": None}}

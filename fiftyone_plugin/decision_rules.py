@@ -227,7 +227,7 @@ def _reject(draft: Draft, request: Request, groups: Mapping[int, list[Member]], 
             draft.decide(member, "reject", firm=True)
         if out:
             apart.append((_ids(out), _ids(rest)))
-            left += _regroup(draft, rest, group, vectors)
+            left += form_group(draft, rest, group, vectors)
             _leave(draft, out)
     return Links(apart=apart), left
 
@@ -242,7 +242,7 @@ def _split(draft: Draft, request: Request, groups: Mapping[int, list[Member]], v
     # What was to be kept of the whole says nothing about the parts: one of them might be lost altogether.
     for member in members:
         draft.decide(member, None)
-    left = _regroup(draft, rest, group, vectors) + _regroup(draft, out, draft.run.new_group(), vectors)
+    left = form_group(draft, rest, group, vectors) + form_group(draft, out, draft.run.new_group(), vectors)
     return Links(apart=[(_ids(out), _ids(rest))]), left
 
 
@@ -260,7 +260,7 @@ def _merge(draft: Draft, request: Request, groups: Mapping[int, list[Member]], v
     names = [member["name"] for member in members if member["name"]]
     for member in members:
         draft.set(member, name=names[0] if names else None)
-    left = _regroup(draft, members, min(groups), vectors)
+    left = form_group(draft, members, min(groups), vectors)
     return Links(together=[_ids(members)]), left
 
 
@@ -292,7 +292,7 @@ _RULES: dict[str, Callable[..., Any]] = {
 # ------------------------------------------------------------------------------------------------- groups formed anew
 
 
-def _regroup(draft: Draft, members: Sequence[Member], group: int, vectors: Vectors) -> list[int]:
+def form_group(draft: Draft, members: Sequence[Member], group: int, vectors: Vectors) -> list[int]:
     """Makes the members one group under a number; a single one is in no group. Returns the numbers of groups."""
     if len(members) < 2:
         _leave(draft, members)

@@ -16,6 +16,9 @@ from .decision_members import TAGS, ReviewedRun, open_run
 from .decision_rules import ACTIONS, Plan, Request, plan
 from .item_fields import read_items
 
+# The entry of the log after which nothing can be undone: what was to be dropped is gone.
+APPLIED = "apply"
+
 _TAKES_MEMBERS = ("keep_chosen", "reject", "split")
 
 # What an undo restores although the groups were formed anew since: it does not depend on their numbers.
@@ -83,7 +86,8 @@ def undo_decision(samples: foc.SampleCollection, key: str) -> Decision | None:
         The decision that was taken back; None where there is none left.
 
     Raises:
-        ConfigError: a later decision on another key changed the same images or objects and must be undone first.
+        ConfigError: a later decision on another key changed the same images or objects and must be undone first; or the
+            decisions were applied.
     """
     run = open_run(samples, key)
     log = DecisionLog(run.dataset)
@@ -91,6 +95,11 @@ def undo_decision(samples: foc.SampleCollection, key: str) -> Decision | None:
         last = log.last(key)
         if last is None:
             return None
+        if last.action == APPLIED:
+            raise ConfigError(
+                f"the decisions on run {key!r} were applied on {last.time:%Y-%m-%d %H:%M} UTC: what was deleted then "
+                "cannot be brought back, so earlier decisions cannot be undone"
+            )
         _check_later(log, last)
         for changes in log.changes(last):
             backwards = [change.reversed() for change in changes]
@@ -99,7 +108,7 @@ def undo_decision(samples: foc.SampleCollection, key: str) -> Decision | None:
             run.write(backwards, log.renew)
         log.remove(last)
         before = log.last(key)
-        _note_totals(run, before.totals if before else _NO_TOTALS)
+        note_details(run, before.totals if before else _NO_TOTALS)
     return last
 
 
@@ -165,14 +174,14 @@ def record(run: ReviewedRun, log: DecisionLog, request: Request, planned: Plan) 
         result=planned.result,
         members=request.members,
         name=request.name,
-        time=_now(),
+        time=now(),
         run_time=run.time,
         counts=_counts(run, planned),
         totals=_add_up(run, _totals(last), planned.changes),
     )
     log.append(decision, planned.changes, planned.links)
     run.write(planned.changes, log.renew)
-    _note_totals(run, decision.totals)
+    note_details(run, decision.totals)
     return decision
 
 
@@ -242,7 +251,7 @@ def _counts(run: ReviewedRun, planned: Plan) -> dict[str, int]:
     }
 
 
-def _now() -> datetime:
+def now() -> datetime:
     """UTC to milliseconds, as the database keeps it."""
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
@@ -265,11 +274,12 @@ def _add_up(run: ReviewedRun, totals: dict[str, int], changes: Sequence[Change])
     return {**totals, "decisions": totals["decisions"] + 1}
 
 
-def _note_totals(run: ReviewedRun, totals: Mapping[str, int]) -> None:
-    """Puts the counts into the run's record; only those, because another process may have changed the rest."""
+def note_details(run: ReviewedRun, totals: Mapping[str, int], **more: Any) -> None:
+    """Puts counts into the run's record; only those, because another process may have changed the rest."""
     document = run.dataset._doc.runs[run.key]
-    document.config.setdefault("details", {})["decisions"] = dict(totals)
-    update = {"$set": {"config.details.decisions": dict(totals)}}
+    details = {"decisions": dict(totals), **more}
+    document.config.setdefault("details", {}).update(details)
+    update = {"$set": {f"config.details.{name}": value for name, value in details.items()}}
     foo.get_db_conn()["runs"].update_one({"_id": document.id}, update)
 
 

@@ -32,7 +32,10 @@ _KEEPER_RULES = {
     "quality": ("The best by the weights below", None),
     "first": ("The first in the dataset", None),
     "largest": ("The largest picture", None),
-    "newest": ("The newest", "By the first date field of the dataset, else by when they were added"),
+    "newest": (
+        "The newest",
+        "By the date of capture if a field has one, else by another date field, else by when they were added",
+    ),
     "most_labels": ("The one with the most labels", None),
     "diverse": ("The most different ones", "The best, and those farthest from it; for more than one"),
 }

@@ -1,5 +1,6 @@
 """What the choice of keepers needs to know of samples besides their pictures: order, dates, labels, foreground."""
 
+import re
 from collections.abc import Sequence
 from datetime import date, datetime, timezone
 from typing import Any
@@ -10,11 +11,18 @@ import numpy as np
 
 from ..brain.errors import ImageError
 from ..brain.keeper import KeeperPolicy
+from .dataset_io import image_samples
 from .fingerprints import quality_of, read_fields
 from .mask_store import as_foreground, read_mask
 
 # FiftyOne's own dates say when the database was written, not when a picture was taken.
 _BOOKKEEPING = ("created_at", "last_modified_at")
+
+# Names of fields that are likely to say when a picture was taken; EXIF calls it DateTimeOriginal.
+_CAPTURE = re.compile(r"captur|taken|shot|original|exif|(?<![a-z])(date|time)", re.IGNORECASE)
+
+# Masks and regions of ours: they say nothing about the work that went into a sample's labels.
+_COMPUTED = ("compute_foreground", "compute_claid_regions", "search_by_object")
 
 # Labels that hold many, by the list that holds them.
 _LISTS: dict[type, str] = {
@@ -39,8 +47,10 @@ def keeper_scores(
         sample_ids: n sample ids; those of objects repeat.
         measures: stored technical measures of the n images or objects; None where a file could not be measured.
         policy: weights, for the rules ``"quality"`` and ``"diverse"``.
-        rule: one of :data:`.brain.keeper.KEEPER_RULES`. ``"newest"`` goes by the first date field of the dataset that
-            is not FiftyOne's own, else by when samples were added.
+        rule: one of :data:`.brain.keeper.KEEPER_RULES`. ``"first"`` goes by the order of the dataset, whatever the
+            view; ``"newest"`` by the first date field that has values and is not FiftyOne's own, those named like a
+            date of capture before others, else by when samples were added; ``"most_labels"`` by all label fields but
+            those that Selfsame computed.
 
     Returns:
         ``(n,)`` float64, more is better; minus infinity for what could not be measured, whatever the rule.
@@ -51,8 +61,9 @@ def keeper_scores(
         labels = _label_counts(samples, sample_ids, filled=True) if policy.labels else None
         return policy.score(qualities, foreground=foreground, labels=labels)
     if rule == "first":
-        order = {sample_id: place for place, sample_id in enumerate(samples.values("id"))}
-        scores = np.array([-float(order.get(sample_id, len(order))) for sample_id in sample_ids], np.float64)
+        everything = image_samples(samples._dataset).values("id")
+        order = {sample_id: place for place, sample_id in enumerate(everything)}
+        scores = np.array([0.0 - order.get(sample_id, len(order)) for sample_id in sample_ids], np.float64)
     elif rule == "largest":
         scores = np.array([0.0 if one is None else float(one.pixels) for one in qualities], np.float64)
     elif rule == "newest":
@@ -64,10 +75,19 @@ def keeper_scores(
 
 
 def _dates(samples: foc.SampleCollection, sample_ids: Sequence[str]) -> np.ndarray:
-    schema = samples.get_field_schema(ftype=(fo.DateTimeField, fo.DateField))
-    fields = [name for name in schema if name not in _BOOKKEEPING] or ["created_at"]
-    found = read_fields(samples, list(dict.fromkeys(sample_ids)), fields[:1])
-    return np.array([_seconds(found.get(sample_id, (None,))[0]) for sample_id in sample_ids], np.float64)
+    fields = [*_date_fields(samples), "created_at"]
+    found = read_fields(samples, list(dict.fromkeys(sample_ids)), fields)
+    used = next((at for at in range(len(fields)) if any(values[at] is not None for values in found.values())), 0)
+    moments = [found[sample_id][used] if sample_id in found else None for sample_id in sample_ids]
+    return np.array([_seconds(moment) for moment in moments], np.float64)
+
+
+def _date_fields(samples: foc.SampleCollection) -> list[str]:
+    """Dates of the samples themselves, those that are likely to say when a picture was taken first."""
+    labels = samples.get_field_schema(embedded_doc_type=fo.Label)
+    paths = samples.get_field_schema(ftype=(fo.DateTimeField, fo.DateField), flat=True)
+    own = [path for path in paths if path not in _BOOKKEEPING and path.split(".")[0] not in labels]
+    return sorted(own, key=lambda path: _CAPTURE.search(path) is None)
 
 
 def _seconds(moment: Any) -> float:
@@ -84,6 +104,8 @@ def _label_counts(samples: foc.SampleCollection, sample_ids: Sequence[str], *, f
     schema = samples.get_field_schema(embedded_doc_type=fo.Label)
     paths = []
     for name, field in schema.items():
+        if (field.info or {}).get("method") in _COMPUTED:
+            continue
         inner = next((part for kind, part in _LISTS.items() if issubclass(field.document_type, kind)), None)
         paths.append(f"{name}.id" if inner is None else f"{name}.{inner}.id")
     if not paths:
@@ -100,15 +122,22 @@ def _label_counts(samples: foc.SampleCollection, sample_ids: Sequence[str], *, f
 
 
 def _foreground_shares(samples: foc.SampleCollection, sample_ids: Sequence[str]) -> np.ndarray:
-    """``(n,)`` share of each image that its foreground mask covers; 0 where there is no mask."""
+    """``(n,)`` share of each image that its foreground mask covers; 0 where there is no mask.
+
+    Masks are opened only where the share that is stored beside them is missing.
+    """
     schema = samples.get_field_schema(embedded_doc_type=fo.Segmentation)
     made = [name for name, field in schema.items() if (field.info or {}).get("method") == "compute_foreground"]
     if not made:
         return np.zeros(len(sample_ids))
-    wanted = list(dict.fromkeys(sample_ids))
-    found = read_fields(samples, wanted, [f"{made[-1]}.mask", f"{made[-1]}.mask_path"])
-    shares = {sample_id: _share(*values) for sample_id, values in found.items()}
-    return np.array([shares.get(sample_id, 0.0) for sample_id in sample_ids], np.float64)
+    wanted, shares = list(dict.fromkeys(sample_ids)), {}
+    if samples.has_field(stored := f"{made[-1]}_fraction"):
+        shares = {sample_id: share for sample_id, (share,) in read_fields(samples, wanted, [stored]).items()}
+    missing = [sample_id for sample_id in wanted if shares.get(sample_id) is None]
+    masks = read_fields(samples, missing, [f"{made[-1]}.mask", f"{made[-1]}.mask_path"])
+    shares |= {sample_id: 0.0 for sample_id in missing}
+    shares |= {sample_id: _share(*values) for sample_id, values in masks.items()}
+    return np.array([shares[sample_id] for sample_id in sample_ids], np.float64)
 
 
 def _share(mask: np.ndarray | None, path: str | None) -> float:

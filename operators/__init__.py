@@ -1,11 +1,13 @@
 """The operators of the plugin, one file each: form → run → result."""
 
+from .apply_decisions import ApplyDecisions
 from .build_region_index import BuildRegionIndex
 from .clear_object_search import ClearObjectSearch
 from .cluster_objects import ClusterObjects
 from .compute_claid_regions import ComputeClaidRegions
 from .compute_ffa import ComputeFFA
 from .compute_foreground import ComputeForeground
+from .export_decisions import ExportDecisions
 from .find_duplicates import FindDuplicates
 from .find_exact_duplicates import FindExactDuplicates
 from .find_leaks import FindLeaks
@@ -24,6 +26,8 @@ OPERATORS = (
     ShowDuplicateGroups,
     TagDuplicates,
     UndoDuplicateTags,
+    ExportDecisions,
+    ApplyDecisions,
     ClusterObjects,
     ShowObjectClusters,
     FindLeaks,

@@ -103,3 +103,32 @@ def test_diverse_keepers_are_the_best_and_those_least_like_the_chosen():
 
     assert two.tolist() == [True, False, True, False]
     assert three.tolist() == [True, False, True, True]
+
+
+def test_diverse_keepers_that_could_not_be_measured_come_last_however_far_away():
+    vectors = np.array([[1.0, 0.0], [0.9, 0.1], [0.8, 0.2], [0.0, 1.0]])
+    scores = np.array([3.0, 2.0, 1.0, -np.inf])
+
+    two = choose_keepers(np.zeros(4, int), scores, rule_keep=2, vectors=vectors)
+    four = choose_keepers(np.zeros(4, int), scores, rule_keep=4, vectors=vectors)
+
+    assert two.tolist() == [True, False, True, False]
+    assert four.tolist() == [True] * 4
+
+
+def test_diverse_keepers_of_many_groups_equal_a_search_of_each_group_by_itself():
+    generator = np.random.default_rng(0)
+    labels, scores = generator.integers(-1, 12, 150), generator.permutation(150).astype(float)
+    vectors = generator.normal(size=(150, 5))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    keepers = choose_keepers(labels, scores, rule_keep=3, vectors=vectors)
+
+    for group in range(12):
+        rest = sorted(np.flatnonzero(labels == group), key=lambda row: -scores[row])
+        chosen = [rest.pop(0)]
+        while rest and len(chosen) < 3:
+            chosen.append(min(rest, key=lambda row: max(unit[row] @ unit[other] for other in chosen)))
+            rest.remove(chosen[-1])
+        assert set(np.flatnonzero(keepers & (labels == group))) == set(chosen)
+    assert not keepers[labels < 0].any()

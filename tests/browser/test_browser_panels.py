@@ -1,5 +1,8 @@
 """The panels in the real App: find, move the threshold, decide by click and by key, undo, export; split and merge."""
 
+import csv
+
+import fiftyone as fo
 import pytest
 from fiftyone_selfsame.fiftyone_plugin.duplicate_views import preview_counts
 from fiftyone_selfsame.fiftyone_plugin.duplicates import find_duplicates
@@ -82,6 +85,20 @@ def test_a_curator_finds_duplicates_moves_the_threshold_decides_and_undoes(
     assert decisions[first] == ["keep"] + ["drop"] * (len(decisions[first]) - 1)
     assert set(decisions[second]) == {"keep"}
     assert set(decisions[third]) <= {"reject"}
+
+    # The table of decisions, and what applying them would do; neither changes anything.
+    with page.expect_download() as download:
+        panel.part("export").click()
+        app.button("Execute").wait_for()
+        app.execute()
+    rows = list(csv.DictReader(download.value.path().open(newline="")))
+    assert sorted(row["decision"] for row in rows if row["group"] == str(first)) == sorted(decisions[first])
+    panel.part("apply").click()
+    app.button("Execute").wait_for()
+    save_screenshot("apply_decisions")
+    *_, said = app.execute()
+    assert f"{decisions[first].count('drop')} drop" in said
+    assert len(fo.load_dataset(dataset.name)) == 49
 
     panel.press("u", "u", "u")
     expect(panel.part("progress")).to_contain_text("0 of")

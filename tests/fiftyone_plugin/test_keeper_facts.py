@@ -1,11 +1,13 @@
 """Rules for keepers that depend on the dataset: order, dates, labels and masks."""
 
 from datetime import datetime
+from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.keeper import KeeperPolicy
+from fiftyone_selfsame.fiftyone_plugin.compute import compute_foreground
 from fiftyone_selfsame.fiftyone_plugin.duplicates import find_duplicates
 from fiftyone_selfsame.fiftyone_plugin.keeper_facts import keeper_scores
 from PIL import Image
@@ -41,6 +43,53 @@ def test_the_newest_goes_by_a_date_of_the_users_and_else_by_when_samples_were_ad
     assert best(dataset, "newest") == 1
 
 
+def test_the_first_is_that_of_the_dataset_in_any_view(dataset):
+    backwards = dataset.sort_by("filepath", reverse=True)
+    ids = dataset.values("id")
+
+    scores = keeper_scores(backwards, [ids[2], ids[0], ids[0]], [MEASURES] * 3, KeeperPolicy(), "first")
+
+    assert scores.tolist() == [-2.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("path", ["captured", "shot_on", "exif.DateTimeOriginal"])
+def test_a_date_of_capture_goes_before_other_dates_and_empty_ones(dataset, path):
+    dataset.add_sample_field("date_empty", fo.DateTimeField)
+    dataset.add_sample_field("reviewed_at", fo.DateTimeField)
+    dataset.set_values("reviewed_at", [datetime(2023, 1, day) for day in (3, 2, 1)])
+    if "." in path:
+        dataset.add_sample_field("exif", fo.EmbeddedDocumentField, embedded_doc_type=fo.DynamicEmbeddedDocument)
+    dataset.add_sample_field(path, fo.DateTimeField)
+    dataset.set_values(path, [datetime(1970, 1, 1), datetime(1970, 1, 2), None])
+
+    scores = keeper_scores(dataset, dataset.values("id"), [MEASURES] * 3, KeeperPolicy(), "newest")
+
+    assert scores[:2].tolist() == [0.0, 86400.0]
+    assert np.isfinite(scores[2])
+    assert scores[2] < 0
+
+
+def test_an_updated_at_is_no_date_of_capture(dataset):
+    for name, days in (("updated_at", (3, 2, 1)), ("captured", (1, 3, 2))):
+        dataset.add_sample_field(name, fo.DateTimeField)
+        dataset.set_values(name, [datetime(2023, 1, day) for day in days])
+
+    assert best(dataset, "newest") == 1
+
+
+def test_regions_and_masks_of_our_own_are_no_labels(dataset):
+    boxes = fo.Detections(detections=[fo.Detection(bounding_box=[0, 0, 1, 1])] * 2)
+    dataset.set_values("kind", [None, fo.Classification(label="x"), None])
+    dataset.set_values("regions", [boxes, None, None])
+    field = dataset.get_field("regions")
+    field.info = {"method": "compute_claid_regions"}
+    field.save()
+
+    scores = keeper_scores(dataset, dataset.values("id"), [MEASURES] * 3, KeeperPolicy(), "most_labels")
+
+    assert scores.tolist() == [0.0, 1.0, 0.0]
+
+
 def test_most_labels_counts_those_of_all_fields(dataset):
     boxes = [fo.Detection(label="a", bounding_box=[0, 0, 1, 1]) for _ in range(3)]
     dataset.set_values("boxes", [None, None, fo.Detections(detections=boxes)])
@@ -71,6 +120,21 @@ def test_more_foreground_counts_where_there_are_masks(dataset, tmp_path):
     scores = keeper_scores(dataset, ids, [MEASURES] * 3, policy, "quality")
 
     assert (scores - scores[2]).tolist() == [1.0, 3.0, 0.0]
+
+
+def test_the_foreground_that_we_computed_counts_with_or_without_its_mask_files(fo_dataset, photos):
+    dataset = fo_dataset(photos(3))
+    compute_foreground(dataset, "grabcut", device="cpu", progress=False)
+    expected = [float((sample["foreground"].get_mask() > 0).mean()) for sample in dataset]
+    only_foreground = KeeperPolicy(resolution=0, sharpness=0, exposure=0, file_size=0, foreground=1.0)
+    ids = dataset.values("id")
+
+    dataset.set_values("foreground_fraction", {ids[0]: None}, key_field="id")
+    Path(dataset[ids[1]]["foreground"].mask_path).unlink()
+    scores = keeper_scores(dataset, ids, [MEASURES] * 3, only_foreground, "quality")
+
+    assert min(expected) > 0
+    assert scores == pytest.approx(expected, abs=1e-6)
 
 
 def test_what_cannot_be_measured_is_kept_last_whatever_the_rule(dataset):

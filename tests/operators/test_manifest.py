@@ -73,7 +73,7 @@ def test_each_operator_is_named_after_a_plain_function_and_offers_its_arguments(
         function = getattr(fiftyone_selfsame, cls().config.name)
         arguments = set(inspect.signature(function).parameters)
         # Where files go is not for a user of the App to say, and the App has its own progress bar.
-        assert set(cls.options) == arguments - {"samples", "mask_dir", "progress"}, cls
+        assert set(cls.options) == arguments - {"samples", "mask_dir", "path", "progress"}, cls
 
 
 def test_version_and_licence_are_those_of_the_package():

@@ -1,0 +1,68 @@
+"""Operator: decisions as a table, or what is left without the dropped as a view, a dataset or files."""
+
+import base64
+from pathlib import Path
+
+import fiftyone.operators as foo
+from fiftyone.operators import types
+
+from ..fiftyone_plugin import decision_forms, forms
+from .base import CurationOperator
+
+_LABEL = "Export decisions"
+
+
+class ExportDecisions(CurationOperator):
+    """See :func:`fiftyone_selfsame.export_decisions`."""
+
+    options = ("key", "to", "name", "dataset_type", "label_field", "overwrite")
+
+    @property
+    def config(self):
+        return foo.OperatorConfig(
+            name="export_decisions",
+            label=_LABEL,
+            description="A table of all decisions, or the data without what is dropped: view, dataset or files",
+            icon="ios_share",
+            dynamic=True,
+            execute_as_generator=True,
+            allow_delegated_execution=True,
+            risk_level=types.RiskLevel.MEDIUM,
+        )
+
+    def resolve_input(self, ctx):
+        inputs = types.Object()
+        if forms.target_images(ctx, inputs) and decision_forms.choose_reviewed(ctx, inputs):
+            decision_forms.choose_export(ctx, inputs)
+        return types.Property(inputs, view=types.View(label=_LABEL))
+
+    def arguments(self, ctx):
+        given = super().arguments(ctx)
+        return {**decision_forms.latest_reviewed(ctx.dataset), **given} if "key" not in given else given
+
+    def execute(self, ctx):
+        def start():
+            from ..fiftyone_plugin.decision_export import export_decisions_steps
+
+            return export_decisions_steps(ctx.target_view(), **self.arguments(ctx))
+
+        def finish(summary):
+            yield ctx.ops.reload_dataset()
+            path = Path(summary.details.get("path") or "")
+            if path.suffix in (".csv", ".json"):
+                yield from _download(ctx, path)
+
+        return self.run(ctx, start, finish)
+
+    def resolve_output(self, ctx):
+        return self.summary_form(ctx.results or {})
+
+
+def _download(ctx, path):
+    """Hands the table to the browser as well, which may run on another machine than the server."""
+    if path.stat().st_size > decision_forms.MAX_DOWNLOAD:
+        yield ctx.ops.notify(f"The table is too large to download here; it is in {path}", variant="warning")
+        return
+    kind = "text/csv" if path.suffix == ".csv" else "application/json"
+    url = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    yield ctx.ops.browser_download(url, filename=path.name)
