@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import fiftyone.operators as foo
 from fiftyone.operators import types
+from fiftyone.operators.constants import ViewTarget
 
 from ...brain.errors import ConfigError, SelfsameError
 from ..runs import PLUGIN, list_records
@@ -132,7 +133,9 @@ class ReviewPanel(foo.Panel):
         name = ctx.params.get("operator")
         if name not in self.operators:
             raise ConfigError(f"this panel does not open the operator {name!r}")
-        ctx.prompt(f"{PLUGIN}/{name}", params=dict(ctx.params.get("form") or {}), on_success=self.prompted)
+        # The grid may show a single group, which is not what an operator on the whole run is to work on.
+        params = {"view_target": ViewTarget.DATASET, **(ctx.params.get("form") or {})}
+        ctx.prompt(f"{PLUGIN}/{name}", params=params, on_success=self.prompted)
         return {}
 
     def prompted(self, ctx: Any) -> None:
