@@ -50,6 +50,9 @@ _FIT_ROUNDS = 200
 _MIN_DISTANCE = 1e-5
 _MIN_THRESHOLD = 0.5
 
+# Where copies are all but equal, the threshold's distance is next to nothing, and so is any multiple of it.
+_LEAST_SLACK = 0.02
+
 
 @dataclass(frozen=True)
 class NeighbourProfile:
@@ -100,13 +103,13 @@ class NeighbourProfile:
 
         Args:
             threshold: the similarity at which groups are formed first.
-            slack: keep pairs up to this many times the threshold's cosine distance ...
+            slack: keep pairs up to this many times the threshold's cosine distance (0.02 below it at least) ...
             pairs_per_image: ... unless that would be more pairs than this per image.
 
         Returns:
             A similarity, at most ``threshold``.
         """
-        wanted = 1.0 - slack * (1.0 - threshold)
+        wanted = min(1.0 - slack * (1.0 - threshold), threshold - _LEAST_SLACK)
         if self.similarity.size == 0:
             return max(-1.0, min(threshold, wanted))
         # Each pair is seen from both ends, so that many sampled neighbours stand for `pairs_per_image` pairs.

@@ -75,6 +75,8 @@ def advanced_options(ctx: Any, inputs: types.Object) -> None:
         text = "Largest 1 - similarity within a cluster. Empty: no limit"
         inputs.float("max_diameter", min=0.0, max=2.0, label="Largest distance", description=text)
     inputs.int("neighbours", min=1, max=1000, default=30, label="Neighbours that are compared")
+    text = "For shared neighbours; objects with more than twice as many may fall into several clusters"
+    inputs.int("pictures", min=1, max=1000, default=8, label="Images that an object has, about", description=text)
     choose(inputs, "verify", _VERIFICATIONS, default="none", label="Second look")
 
 

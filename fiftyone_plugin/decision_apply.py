@@ -11,13 +11,12 @@ import fiftyone.core.odm as foo
 
 from ..brain.errors import ConfigError
 from .dataset_io import image_samples
-from .decision_export import decision_table
+from .decision_export import decision_table, read_files
 from .decision_log import Decision, DecisionLog, Links
 from .decision_members import DROP, Member, ReviewedRun, open_run
 from .decision_rules import Draft, form_group
 from .decisions import APPLIED, note_details, now
 from .engine.local import Progress
-from .fingerprints import read_fields
 from .own_files import dataset_folder, written_aside
 from .runs import RunSummary
 from .steps import plain_function
@@ -70,12 +69,12 @@ def apply_decisions_steps(
 
     Returns:
         What was, or would be, done: ``counts`` has ``drop``, ``groups`` that lose members, members that are ``kept`` in
-        them and ``megabytes`` of files; ``details`` the ``refusals`` and some ``examples``.
+        them and ``megabytes`` of files; ``details`` their ``bytes``, the ``refusals`` and some ``examples``.
 
     Raises:
-        ConfigError: unless it is a dry run: the name is missing or wrong; a group would lose all its members; what is
-            to be dropped is in no group any more, so that nobody has seen what it is a duplicate of; or a file would be
-            deleted that a remaining sample of any dataset uses.
+        ConfigError: unless it is a dry run: the name is missing or wrong; a group would lose all its members, or,
+            having changed since, all that were kept; what is to be dropped is in no group any more, or marked so by no
+            decision in the log; or a file would be deleted that a remaining sample of any dataset uses.
     """
     started = time.perf_counter()
     run = open_run(samples, key)
@@ -107,31 +106,89 @@ def plan_deletion(view: foc.SampleCollection, run: ReviewedRun, delete_files: bo
     for one in run.of_groups(numbers):
         if one.id not in going:
             left[one["group"]].append(one)
-    found = read_fields(run.dataset, list({one.sample_id for one in members}), ["filepath"])
-    plan = Deletion(members, {sample_id: row[0] for sample_id, row in found.items()}, left)
+    plan = Deletion(members, read_files(run, [one.sample_id for one in members]), left)
     if spared := len(marked) - len(members):
         plan.notices.append(f"{spared:,} lost their tag {DROP} since they were decided on, and stay")
+    if by_hand := _tagged_only(run, inside):
+        plan.notices.append(
+            f"{len(by_hand):,} images bear the tag {DROP}, or objects with it, that no decision on run {run.key!r} "
+            f"gave; they stay, e.g. {by_hand[0]}"
+        )
     _refuse(run, plan, delete_files)
     return plan
+
+
+def _tagged_only(run: ReviewedRun, inside: set[str] | None) -> list[str]:
+    """Files with members of groups that are tagged as dropped, though not by a decision on this run."""
+    condition = {run.name("group"): {"$gte": 0}, "tags": DROP, run.name("decision"): {"$ne": "drop"}}
+    if run.place.patches_field is not None:
+        condition = {run.place.path("")[:-1]: {"$elemMatch": condition}}
+    found = run.dataset._sample_collection.find(condition, {"filepath": 1})
+    return [one["filepath"] for one in found if inside is None or str(one["_id"]) in inside]
 
 
 def _refuse(run: ReviewedRun, plan: Deletion, delete_files: bool) -> None:
     emptied = [number for number, members in plan.left.items() if not members]
     if emptied:
-        shown = ", ".join(map(str, emptied[:_SHOWN])) + (", ..." if len(emptied) > _SHOWN else "")
-        plan.refusals.append(f"groups {shown} would lose all their members; keep one of each")
+        plan.refusals.append(f"groups {_some(emptied)} would lose all their members; keep one of each")
     alone = [one for one in plan.members if one["group"] is None]
     if alone:
-        file = plan.files.get(alone[0].sample_id)
         plan.refusals.append(
-            f"{len(alone):,} are to be dropped but in no group any more, e.g. {alone[0].id} ({file}), so nobody has "
+            f"{len(alone):,} are to be dropped but in no group any more, e.g. {_named(plan, alone[0])}, so nobody has "
             "seen what they are duplicates of; undo those decisions, or take their tags off"
         )
+    runs = _dropped_in(run)
+    unseen = [one for one in plan.members if one.id not in runs]
+    if unseen:
+        plan.refusals.append(
+            f"{len(unseen):,} are marked as dropped but no reviewer decided it, e.g. {_named(plan, unseen[0])}; decide "
+            f"on their groups, e.g. {_some(sorted({one['group'] for one in unseen if one['group'] is not None}))}, "
+            f"or take the tag {DROP} off"
+        )
+    if unkept := _unkept(run, plan, runs):
+        plan.refusals.append(
+            f"groups {_some(unkept)} have changed since they were decided on, and nothing that was kept is left in "
+            "them; decide on them again"
+        )
+    _refuse_files(run, plan, delete_files)
+
+
+def _refuse_files(run: ReviewedRun, plan: Deletion, delete_files: bool) -> None:
     if delete_files and run.place.patches_field is not None:
         plan.refusals.append("objects have no files of their own; use delete_files=False")
     elif delete_files:
         for file, owner in _used_elsewhere(run, plan):
             plan.refusals.append(f"{file} is also used by {owner}; use delete_files=False, or remove it there first")
+
+
+def _dropped_in(run: ReviewedRun) -> dict[str, str]:
+    """Which run each member was last decided to be dropped in, by its id; those whose last decision is another lack."""
+    log, name, found = DecisionLog(run.dataset), run.name("decision"), {}
+    for decision in log.decisions(run.key):
+        for changes in log.changes(decision):
+            found |= {one.id: decision.run_time for one in changes if one.after.get(name) == "drop"}
+            for one in changes:
+                if name in one.after and one.after[name] != "drop":
+                    found.pop(one.id, None)
+    return found
+
+
+def _unkept(run: ReviewedRun, plan: Deletion, runs: dict[str, str]) -> list[int]:
+    """Groups in which nothing is left that a reviewer, or the search which was reviewed, chose to keep."""
+    stale = {one["group"] for one in plan.members if runs.get(one.id, run.time) != run.time}
+
+    def kept(number: int, one: Member) -> bool:
+        return one["decision"] == "keep" or (one["role"] == "keeper" and number not in stale)
+
+    return [number for number, left in plan.left.items() if left and not any(kept(number, one) for one in left)]
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
+
+
+def _named(plan: Deletion, one: Member) -> str:
+    return f"{one.id} ({plan.files.get(one.sample_id)})"
 
 
 def _used_elsewhere(run: ReviewedRun, plan: Deletion) -> Iterator[tuple[str, str]]:
@@ -155,15 +212,17 @@ def _used_elsewhere(run: ReviewedRun, plan: Deletion) -> Iterator[tuple[str, str
 
 def _report(run: ReviewedRun, plan: Deletion, dry_run: bool, delete_files: bool) -> RunSummary:
     things = run.place.things
-    sizes = [os.path.getsize(file) for file in plan.files.values() if os.path.isfile(file)]
+    # Objects have no files of their own: their images stay.
+    files = set(plan.files.values()) if run.place.patches_field is None else set()
+    size = sum(os.path.getsize(file) for file in files if os.path.isfile(file))
     counts = {
         "drop": len(plan.members),
         "groups": len(plan.left),
         "kept": sum(map(len, plan.left.values())),
-        "megabytes": round(sum(sizes) / 1e6),
+        "megabytes": round(size / 1e6),
     }
     examples = [plan.files.get(one.sample_id) for one in plan.members[:_SHOWN]]
-    details = {"key": run.key, "dry_run": dry_run, "refusals": plan.refusals, "examples": examples}
+    details = {"key": run.key, "dry_run": dry_run, "bytes": size, "refusals": plan.refusals, "examples": examples}
     notices = list(plan.notices)
     if not plan.members:
         notices.append(f"no {things} are decided to be dropped, so there is nothing to delete")
@@ -193,6 +252,11 @@ def _delete(
     with written_aside(table) as stream:
         stream.write(decision_table(image_samples(run.dataset), run, "csv").encode())
     ids = [one.id for one in plan.members]
+    last = log.last(run.key)
+    earlier = dict(last.totals) if last else {}
+    totals = {**earlier, "decisions": 0, "drop": max(earlier.get("drop", 0) - len(ids), 0)}
+    # Before anything goes: if it is killed half-way, undo must not pretend to bring back what is gone.
+    log.append(_entry(run, log, len(ids), moment, totals), [], Links())
     for start in range(0, len(ids), _CHUNK):
         yield Progress(start, len(ids), label="Deleting")
         _delete_items(run, ids[start : start + _CHUNK])
@@ -205,9 +269,6 @@ def _delete(
     run.write(draft.changes(), log.renew)
     if delete_files:
         summary.failed |= _unlink(plan.files)
-    last = log.last(run.key)
-    totals = {**(last.totals if last else {}), "decisions": 0, "drop": 0}
-    log.append(_entry(run, log, len(ids), moment, totals), [], Links())
     facts = {"time": moment.isoformat(), "deleted": len(ids), "files": delete_files, "table": str(table)}
     note_details(run, totals, applied=facts)
     summary.details["table"] = str(table)
@@ -225,7 +286,8 @@ def _delete_items(run: ReviewedRun, ids: Sequence[str]) -> None:
 
 def _unlink(files: dict[str, str]) -> dict[str, str]:
     failed = {}
-    for sample_id, file in files.items():
+    # Two samples may have shown the same file.
+    for file, sample_id in {file: sample_id for sample_id, file in files.items()}.items():
         try:
             os.unlink(file)
         except OSError as error:

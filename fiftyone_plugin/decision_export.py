@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import fiftyone as fo
 import fiftyone.core.collections as foc
+import fiftyone.core.media as fom
 from fiftyone import ViewField
 
 from ..brain.errors import ConfigError
@@ -29,6 +30,9 @@ METHOD = "export_decisions"
 ExportTo = Literal["csv", "json", "view", "dataset", "export"]
 TABLES: tuple[ExportTo, ...] = ("csv", "json")
 EXPORTS: tuple[ExportTo, ...] = (*TABLES, "view", "dataset", "export")
+
+# Where a clone notes, in its info, which dataset it was made from.
+_MADE_HERE = "selfsame_cleaned_clone"
 
 _RESULTS = ("group", "size", "role", "decision", "of", "similarity", "kind", "shot", "quality", "name")
 
@@ -75,7 +79,7 @@ def export_decisions_steps(
         name: name of the view or dataset; None is ``<key>_kept``, or ``<dataset>-<key>-kept``.
         dataset_type: for ``"export"``: the name of one of ``fiftyone.types``, e.g. ``"COCODetectionDataset"``.
         label_field: for ``"export"``: the labels to write, for formats that take one field.
-        overwrite: replace a file, view, dataset or folder that is there already.
+        overwrite: replace a file, view or folder that is there already, or a dataset that an earlier export made.
 
     Returns:
         What was done; ``details`` has the ``path``, ``view`` or ``dataset``, ``counts`` the ``members`` or ``kept``.
@@ -87,17 +91,20 @@ def export_decisions_steps(
     if to not in EXPORTS:
         raise ConfigError(f"to={to!r} is unknown; use one of {', '.join(EXPORTS)}")
     run = open_run(samples, key)
-    samples = image_samples(samples)
+    given, samples = samples, image_samples(samples)
     yield Progress(0, 1, label="Exporting decisions")
     if to in TABLES:
         summary = _write_table(samples, run, to, path, overwrite)
     else:
         kept = kept_view(samples, run)
-        writers = {"view": _save_view, "dataset": _clone}
         if to == "export":
             summary = _export_files(kept, run, path, dataset_type, label_field, overwrite)
+        elif to == "view":
+            summary = _save_view(kept, run, name, overwrite)
         else:
-            summary = writers[to](kept, run, name, overwrite)
+            summary = _clone(given, kept, run, name, overwrite)
+        if given.media_type == fom.GROUP and (to != "dataset" or run.place.patches_field is not None):
+            summary.notices.append("of the grouped dataset only the image slices are in it")
         summary.counts = {"kept": kept.count(), "total": samples.count()}
     summary.seconds = time.perf_counter() - started
     yield Progress(1, 1, label="Done")
@@ -117,7 +124,11 @@ def kept_view(samples: foc.SampleCollection, run: ReviewedRun) -> foc.SampleColl
 
 def decision_table(samples: foc.SampleCollection, run: ReviewedRun, to: ExportTo) -> str:
     """The text of a table of decisions, as CSV or JSON."""
-    rows = list(decision_rows(samples, run))
+    return table_text(decision_rows(samples, run), run, to)
+
+
+def table_text(rows: Iterable[dict[str, Any]], run: ReviewedRun, to: ExportTo) -> str:
+    """Rows of :func:`decision_rows` as CSV or JSON."""
     if to == "csv":
         buffer = io.StringIO()
         writer = csv.DictWriter(buffer, COLUMNS)
@@ -130,7 +141,7 @@ def decision_table(samples: foc.SampleCollection, run: ReviewedRun, to: ExportTo
         "method": run.record["method"],
         "threshold": run.record["details"].get("threshold"),
         "exported_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "members": rows,
+        "members": list(rows),
     }
     return json.dumps(facts, indent=1)
 
@@ -140,12 +151,15 @@ def decision_rows(samples: foc.SampleCollection, run: ReviewedRun) -> Iterator[d
     view = samples.match({run.path("group"): {"$gte": 0}})
     names = [run.name(short) for short in _RESULTS]
     items = [item for item in read_items(view, run.place, [*names, "tags"]) if item.values[0] is not None]
-    found = {item.id: item for item in items}
-    files = read_fields(run.dataset, list({item.sample_id for item in items}), ["filepath"])
+    sample_of = {item.id: item.sample_id for item in items}
+    if run.place.patches_field is None:
+        # A keeper outside of the view is named all the same.
+        sample_of |= {keeper: keeper for item in items if (keeper := item.values[4])}
+    files = read_files(run, sample_of.values())
     moments = _moments(run)
 
     def file_of(item_id: str | None) -> str | None:
-        return files[found[item_id].sample_id][0] if item_id in found else None
+        return files.get(sample_of.get(item_id or "", ""))
 
     items.sort(key=lambda item: (item.values[0], item.values[2] != "keeper", -(item.values[5] or 0.0)))
     for item in items:
@@ -163,13 +177,19 @@ def decision_rows(samples: foc.SampleCollection, run: ReviewedRun) -> Iterator[d
         yield {column: values[column] for column in COLUMNS}
 
 
+def read_files(run: ReviewedRun, sample_ids: Iterable[str]) -> dict[str, str]:
+    """File by sample id, in all image slices of a grouped dataset."""
+    found = read_fields(image_samples(run.dataset), list(set(sample_ids)), ["filepath"])
+    return {sample_id: row[0] for sample_id, row in found.items()}
+
+
 def _moments(run: ReviewedRun) -> dict[str, str]:
     """When each member was last decided on, in UTC."""
-    log, moments = DecisionLog(run.dataset), {}
+    log, moments, name = DecisionLog(run.dataset), {}, run.name("decision")
     for decision in log.decisions(run.key):
         moment = decision.time.isoformat(timespec="seconds") + "Z"
         for changes in log.changes(decision):
-            moments |= dict.fromkeys((change.id for change in changes), moment)
+            moments |= dict.fromkeys((change.id for change in changes if name in change.after), moment)
     return moments
 
 
@@ -180,7 +200,7 @@ def _write_table(
     if path is not None and target.exists() and not overwrite:
         raise ConfigError(f"path={str(path)!r} is there already; choose another, or pass overwrite=True")
     rows = list(decision_rows(samples, run))
-    text = decision_table(samples, run, to)
+    text = table_text(rows, run, to)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(target) as stream:
@@ -200,16 +220,37 @@ def _save_view(kept: foc.SampleCollection, run: ReviewedRun, name: str | None, o
     return RunSummary(None, METHOD, details={"view": name}, notices=[f"saved as view {name!r}, which follows the tags"])
 
 
-def _clone(kept: foc.SampleCollection, run: ReviewedRun, name: str | None, overwrite: bool) -> RunSummary:
+def _clone(
+    given: foc.SampleCollection, kept: foc.SampleCollection, run: ReviewedRun, name: str | None, overwrite: bool
+) -> RunSummary:
     name = name or f"{run.dataset.name}-{run.key}-kept"
     if name == run.dataset.name:
         raise ConfigError(f"name={name!r} is the dataset itself; give the clone another name")
     if fo.dataset_exists(name):
-        if not overwrite:
-            raise ConfigError(f"there is a dataset {name!r} already; give another name, or pass overwrite=True")
-        fo.delete_dataset(name)
-    kept.clone(name, persistent=True)
+        _make_room(run, name, overwrite)
+    if given.media_type == fom.GROUP and run.place.patches_field is None:
+        # The other slices belong to what is kept as well.
+        clone = given.clone(name, persistent=True)
+        clone.delete_samples(image_samples(clone).match_tags(DROP).values("id"))
+    else:
+        clone = kept.clone(name, persistent=True)
+    # With its own id: a clone of the clone has the same note, but was made by somebody else.
+    clone.info[_MADE_HERE] = [str(run.dataset._doc.id), str(clone._doc.id)]
+    clone.save()
     return RunSummary(None, METHOD, details={"dataset": name}, notices=[f"cloned as dataset {name!r}"])
+
+
+def _make_room(run: ReviewedRun, name: str, overwrite: bool) -> None:
+    """Deletes an earlier clone; any other dataset is somebody's data."""
+    if not overwrite:
+        raise ConfigError(f"there is a dataset {name!r} already; give another name, or pass overwrite=True")
+    there = fo.load_dataset(name)
+    if list(there.info.get(_MADE_HERE) or ()) != [str(run.dataset._doc.id), str(there._doc.id)]:
+        raise ConfigError(
+            f"dataset {name!r} is no earlier export of {run.dataset.name!r}, so it is not replaced; give another name, "
+            "or delete it yourself"
+        )
+    fo.delete_dataset(name)
 
 
 def _export_files(

@@ -25,6 +25,7 @@ from .duplicate_store import (
 )
 from .engine.local import Job, Progress, stream
 from .fingerprints import DIGESTS, DigestBy, FingerprintMethod
+from .keeper_facts import keeper_scores
 from .runs import RunSummary
 from .steps import plain_function
 
@@ -110,7 +111,8 @@ def _write_groups(
     labels = equal_groups(digests)
     members = np.flatnonzero(labels != UNGROUPED)
     quality = np.full(len(ids), -np.inf)
-    quality[members] = policy.score([_file_quality(paths[row]) for row in members])
+    measures = [asdict(_file_quality(paths[row])) for row in members]
+    quality[members] = keeper_scores(samples, [ids[row] for row in members], measures, policy, "quality")
     groups = assign_roles(labels, quality)
     count = int(labels.max(initial=UNGROUPED)) + 1
     shots = np.where(labels == UNGROUPED, UNGROUPED, 0)

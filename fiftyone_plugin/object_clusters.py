@@ -50,6 +50,7 @@ def cluster_objects_steps(
     min_size: int = 2,
     max_diameter: float | None = None,
     neighbours: int = 30,
+    pictures: int = 8,
     verify: Verification = "none",
     truth_field: str | None = None,
     device: str = "auto",
@@ -75,6 +76,8 @@ def cluster_objects_steps(
         min_size: members of the smallest cluster.
         max_diameter: largest ``1 - similarity`` within a cluster, for ``"components"`` only; None sets no limit.
         neighbours: nearest neighbours that are compared; objects with more images may fall into several clusters.
+        pictures: about how many images an object has, for ``"reciprocal"``; objects with more than twice as many may
+            fall into several clusters.
         verify: ``"regions"`` looks at the pictures a second time, with the model that made the vectors, and compares
             near neighbours region by region, which takes somewhat longer than making the vectors; ``"none"`` does not.
         truth_field: field (or attribute of each detection) with the true identity; the summary then has the adjusted
@@ -90,7 +93,7 @@ def cluster_objects_steps(
         ModelError: ``verify="regions"``, and the model of the vectors cannot be loaded.
     """
     started = time.perf_counter()
-    settings = ClusterSettings(method, similarity, threshold, min_size, max_diameter, neighbours)
+    settings = ClusterSettings(method, similarity, threshold, min_size, max_diameter, neighbours, pictures)
     if verify not in VERIFICATIONS:
         raise ConfigError(f"verify={verify!r} is unknown; use one of {', '.join(VERIFICATIONS)}")
     place = Place(patches_field)

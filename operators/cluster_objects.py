@@ -22,6 +22,7 @@ class ClusterObjects(CurationOperator):
         "min_size",
         "max_diameter",
         "neighbours",
+        "pictures",
         "verify",
         "truth_field",
         "device",

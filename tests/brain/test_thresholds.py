@@ -276,3 +276,9 @@ def test_the_histogram_of_copies_or_of_nothing_is_no_error():
     assert nearest_similarity_histogram(np.zeros(0)).counts.tolist() == [0] * 60
     with pytest.raises(ConfigError, match="bins=0"):
         nearest_similarity_histogram(np.ones(3), bins=0)
+
+
+def test_a_threshold_close_to_one_can_be_lowered_too():
+    vectors = np.random.default_rng(0).normal(size=(40, 16))
+
+    assert neighbour_profile(vectors).floor(0.99999) == pytest.approx(0.97999)

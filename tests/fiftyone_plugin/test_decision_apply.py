@@ -7,6 +7,7 @@ import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.errors import ConfigError
+from fiftyone_selfsame.fiftyone_plugin import decision_apply
 from fiftyone_selfsame.fiftyone_plugin.decision_apply import apply_decisions
 from fiftyone_selfsame.fiftyone_plugin.decisions import decide, review_progress, undo_decision
 from fiftyone_selfsame.fiftyone_plugin.runs import load_record
@@ -39,6 +40,7 @@ def test_the_dry_run_says_what_would_go_and_changes_nothing(dataset):
     assert summary.counts["drop"] == 2
     assert (summary.counts["groups"], summary.counts["kept"]) == (1, 1)
     assert summary.details["refusals"] == []
+    assert summary.details["bytes"] == sum(map(os.path.getsize, dataset.values("filepath")[1:3]))
     assert "2 images would be removed from the dataset; files stay" in str(summary)
     assert [sample.to_dict() for sample in dataset] == before
 
@@ -113,6 +115,57 @@ def test_what_nobody_reviewed_stays(dataset):
     assert summary.counts["drop"] == 1
     assert "1 lost their tag" in str(summary)
     assert len(dataset) == 5
+
+
+def test_what_is_tagged_by_hand_is_named_and_stays(dataset):
+    dataset.select(dataset.values("id")[4]).tag_samples("duplicate:drop")
+
+    summary = apply_decisions(dataset, progress=False)
+
+    assert summary.counts["drop"] == 2
+    assert "picture4.png" in str(summary)
+
+
+def test_a_mark_that_no_decision_in_the_log_made_is_refused(dataset):
+    marked = dataset.select(dataset.values("id")[4])
+    marked.set_values("dup_decision", ["drop"])
+    marked.tag_samples("duplicate:drop")
+
+    with pytest.raises(ConfigError, match=r"no reviewer decided it.*picture4\.png"):
+        go(dataset)
+    assert len(dataset) == 6
+
+
+def test_groups_that_changed_since_keep_something_that_was_kept(dataset):
+    decided = dataset.values("dup_decision")
+    # After a new search, sample 1 is beside two that nobody has decided on.
+    make_run(dataset, [0, 1, 0, 1, 1, None], quality=[3.0, 1.0, 2.0, 2.0, 1.0, 0.0])
+    dataset.set_values("dup_decision", decided)
+
+    with pytest.raises(ConfigError, match="groups 1 have changed"):
+        go(dataset)
+    decide(dataset, "dup", "keep_best", groups=[1])
+    assert go(dataset).counts["drop"] == 3
+
+
+def test_if_the_keeper_was_deleted_meanwhile_the_rest_stays(dataset):
+    dataset.delete_samples(dataset.values("id")[:1])
+
+    with pytest.raises(ConfigError, match="would lose all their members"):
+        go(dataset)
+
+
+def test_a_deletion_that_is_killed_half_way_cannot_be_undone(dataset, monkeypatch):
+    def killed(run, ids):
+        dataset.delete_samples(ids[:1])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(decision_apply, "_delete_items", killed)
+    with pytest.raises(KeyboardInterrupt):
+        go(dataset)
+
+    with pytest.raises(ConfigError, match="cannot be brought back"):
+        undo_decision(dataset, "dup")
 
 
 def test_what_is_in_no_group_any_more_is_refused(dataset):

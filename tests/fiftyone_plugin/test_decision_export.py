@@ -2,14 +2,16 @@
 
 import csv
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.errors import ConfigError
+from fiftyone_selfsame.fiftyone_plugin import decisions
 from fiftyone_selfsame.fiftyone_plugin.decision_export import COLUMNS, export_decisions
-from fiftyone_selfsame.fiftyone_plugin.decisions import decide
+from fiftyone_selfsame.fiftyone_plugin.decisions import decide, decision_log
 from fiftyone_selfsame.fixtures.reviewed_runs import make_run
 from PIL import Image
 
@@ -88,6 +90,41 @@ def test_the_clone_is_a_dataset_of_its_own(dataset):
             export_decisions(dataset, to="dataset", name=dataset.name, overwrite=True, progress=False)
     finally:
         clone.delete()
+
+
+def test_only_an_earlier_export_is_replaced_by_a_clone(dataset, fo_dataset):
+    name, other = f"{dataset.name}-cleaned", fo_dataset(["/other.png"])
+    export_decisions(dataset, to="dataset", name=name, progress=False)
+    decide(dataset, "dup", "keep_best", groups=[1])
+
+    export_decisions(dataset, to="dataset", name=name, overwrite=True, progress=False)
+    with pytest.raises(ConfigError, match="no earlier export"):
+        export_decisions(dataset, to="dataset", name=other.name, overwrite=True, progress=False)
+
+    clone = fo.load_dataset(name)
+    assert len(clone) == 3
+    assert other.values("filepath") == ["/other.png"]
+    clone.delete()
+
+
+def test_a_name_is_no_decision_on_what_to_keep(dataset, tmp_path, monkeypatch):
+    moment = decision_log(dataset, "dup")[0].time
+    monkeypatch.setattr(decisions, "now", lambda: moment + timedelta(hours=1))
+    decide(dataset, "dup", "name", groups=[0], name="mug")
+
+    export_decisions(dataset, path=tmp_path / "named.csv", progress=False)
+
+    with open(tmp_path / "named.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert rows[0]["name"] == "mug"
+    assert rows[0]["decided_at"] == moment.isoformat(timespec="seconds") + "Z"
+
+
+def test_a_keeper_outside_of_the_view_is_named_with_its_file(dataset, tmp_path):
+    export_decisions(dataset[:1], path=tmp_path / "one.csv", progress=False)
+
+    with open(tmp_path / "one.csv", newline="") as stream:
+        assert [row["keeper_file"] for row in csv.DictReader(stream)] == [dataset.values("filepath")[1]]
 
 
 def test_files_go_out_in_a_format_of_fiftyones(dataset, tmp_path):
