@@ -163,7 +163,8 @@ def _refuse_files(run: ReviewedRun, plan: Deletion, delete_files: bool) -> None:
 
 def _dropped_in(run: ReviewedRun) -> dict[str, str]:
     """Which run each member was last decided to be dropped in, by its id; those whose last decision is another lack."""
-    log, name, found = DecisionLog(run.dataset), run.name("decision"), {}
+    log, name = DecisionLog(run.dataset), run.name("decision")
+    found: dict[str, str] = {}
     for decision in log.decisions(run.key):
         for changes in log.changes(decision):
             found |= {one.id: decision.run_time for one in changes if one.after.get(name) == "drop"}

@@ -185,7 +185,8 @@ def read_files(run: ReviewedRun, sample_ids: Iterable[str]) -> dict[str, str]:
 
 def _moments(run: ReviewedRun) -> dict[str, str]:
     """When each member was last decided on, in UTC."""
-    log, moments, name = DecisionLog(run.dataset), {}, run.name("decision")
+    log, name = DecisionLog(run.dataset), run.name("decision")
+    moments: dict[str, str] = {}
     for decision in log.decisions(run.key):
         moment = decision.time.isoformat(timespec="seconds") + "Z"
         for changes in log.changes(decision):

@@ -38,9 +38,7 @@ def window(page):
     return lambda width, height=900: page.set_viewport_size({"width": width, "height": height})
 
 
-def test_a_curator_finds_duplicates_moves_the_threshold_decides_and_undoes(
-    open_app, dataset, page, window, save_screenshot
-):
+def test_a_curator_finds_duplicates_moves_the_threshold_decides_and_undoes(open_app, dataset, page, window):
     from playwright.sync_api import expect
 
     window(1600)
@@ -95,7 +93,6 @@ def test_a_curator_finds_duplicates_moves_the_threshold_decides_and_undoes(
     assert sorted(row["decision"] for row in rows if row["group"] == str(first)) == sorted(decisions[first])
     panel.part("apply").click()
     app.button("Execute").wait_for()
-    save_screenshot("apply_decisions")
     *_, said = app.execute()
     assert f"{decisions[first].count('drop')} drop" in said
     assert len(fo.load_dataset(dataset.name)) == 49

@@ -68,3 +68,20 @@ def test_the_app_saves_a_view_of_what_is_kept(run_in_app, request_of, reviewed):
     dataset = fo.load_dataset(reviewed.name)
     dataset.reload()
     assert len(dataset.load_saved_view("cleaned")) == 3
+
+
+def test_while_a_form_is_open_the_deletion_is_planned_once_and_not_at_every_keystroke(
+    request_of, reviewed, form, notices, monkeypatch
+):
+    from fiftyone_selfsame.fiftyone_plugin import decision_apply
+
+    planned, plan = [], decision_apply.plan_deletion
+    monkeypatch.setattr(decision_apply, "plan_deletion", lambda *given: planned.append(given) or plan(*given))
+
+    for typed in ("", "a", reviewed.name):
+        properties = form(
+            ApplyDecisions(), request_of(reviewed, {"dry_run": False, "confirm": typed}, prompt_id="one prompt")
+        )
+        assert "1 image would be deleted" in notices(properties)
+
+    assert len(planned) == 1
