@@ -52,9 +52,8 @@ _MIN_PIXELS = 150
 _MIN_TEXTURE = 0.02
 
 # Smooth things on plain ground look alike to pixels. Where fewer features than this (or than half of those that the
-# plainer picture has) are brought together, the score is lowered, by up to this share where there are none. A fifth errs
-# a little less on made-up copies and bursts (.029 against .034); real bursts of smooth things, which it was compared on
-# as well, want the tenth.
+# plainer picture has) are brought together, the score is lowered, by up to this share where there are none. On made-up
+# copies and bursts a fifth errs a little less (.029 against .034); on real bursts of smooth things the tenth does.
 _FEATURES = 12
 _DOUBT = 0.1
 
