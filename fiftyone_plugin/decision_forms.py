@@ -6,7 +6,7 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from .duplicate_forms import choose_run
-from .forms import choose, counted, refuse
+from .forms import cached_in_prompt, choose, counted, refuse
 from .group_table import CLUSTER_METHOD, DUPLICATE_METHODS
 from .runs import list_records
 
@@ -73,27 +73,42 @@ def choose_export(ctx: Any, inputs: types.Object) -> None:
 
 def choose_deletion(ctx: Any, inputs: types.Object, key: str) -> None:
     """What would be deleted, and the name to type."""
-    from .dataset_io import image_samples
-    from .decision_apply import plan_deletion
-    from .decision_members import open_run
-
-    run, files = open_run(ctx.dataset, key), bool(ctx.params.get("delete_files"))
-    plan = plan_deletion(image_samples(ctx.target_view()), run, files)
-    thing = run.place.things.removesuffix("s")
-    if not plan.members:
+    plan = _deletion(ctx, key, bool(ctx.params.get("delete_files")))
+    thing = plan["things"].removesuffix("s")
+    if not plan["members"]:
         refuse(inputs, f"No {thing} of {key!r} is decided to be dropped, so there is nothing to delete.")
         return
-    kept = sum(map(len, plan.left.values()))
-    text = f"{counted(len(plan.members), thing)} would be deleted; {kept:,} of the same groups stay."
-    inputs.view("plan", types.Notice(label=" ".join([text, *plan.notices])))
-    for number, reason in enumerate(plan.refusals):
+    text = f"{counted(plan['members'], thing)} would be deleted; {plan['kept']:,} of the same groups stay."
+    inputs.view("plan", types.Notice(label=" ".join([text, *plan["notices"]])))
+    for number, reason in enumerate(plan["refusals"]):
         inputs.view(f"refusal_{number}", types.Warning(label="Refused as it stands", description=reason))
     inputs.bool("dry_run", default=True, label="Dry run: only tell what would be deleted", view=types.CheckboxView())
     if ctx.params.get("dry_run", True):
         return
-    if run.place.patches_field is None:
+    if plan["things"] == "images":
         text = "Nothing brings them back. Without this, only the samples leave the dataset"
         inputs.bool("delete_files", default=False, label="Delete the image files, too", description=text)
     prop = inputs.str("confirm", required=True, label=f"Type the dataset's name to delete: {ctx.dataset.name}")
     if ctx.params.get("confirm") != ctx.dataset.name:
         prop.invalid, prop.error_message = True, "This is not the dataset's name"
+
+
+@cached_in_prompt
+def _deletion(ctx: Any, key: str, delete_files: bool) -> dict[str, Any]:
+    """What a deletion comes to: seconds of work for many samples, and a form is drawn anew at every keystroke.
+
+    Only the form relies on it; whoever deletes looks again.
+    """
+    from .dataset_io import image_samples
+    from .decision_apply import plan_deletion
+    from .decision_members import open_run
+
+    run = open_run(ctx.dataset, key)
+    plan = plan_deletion(image_samples(ctx.target_view()), run, delete_files)
+    return {
+        "things": run.place.things,
+        "members": len(plan.members),
+        "kept": sum(map(len, plan.left.values())),
+        "notices": plan.notices,
+        "refusals": plan.refusals,
+    }
