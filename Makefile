@@ -32,7 +32,7 @@ app: setup ## serve the App on what the demo made, without computing anything; N
 	@$(DEMO) --only-app
 
 test: setup ## the tests, in minutes; ARGS="-k foreground" narrows them down, ARGS="-n 0" runs them in one process
-	@$(VENV)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(VENV)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-slow: setup ## the tests that take minutes each: full-size models, big inputs
 	@$(VENV)/python -m pytest -m "slow and not gpu" $(ARGS)

@@ -52,9 +52,7 @@ class Workers:
 
     def _start(self) -> ThreadPoolExecutor:
         threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(
-            self.count, thread_name_prefix="selfsame", initializer=torch.set_num_threads, initargs=(1,)
-        )
+        pool = ThreadPoolExecutor(self.count, thread_name_prefix="selfsame", initializer=_use_one_core)
         # Each thread of the pool has to start, hence the barrier. The number is the calling thread's, but PyTorch gives
         # the last one set to threads that first use it later, so it is put back at once.
         barrier = Barrier(self.count)
@@ -62,3 +60,9 @@ class Workers:
             started.result()
         torch.set_num_threads(threads)
         return pool
+
+
+def _use_one_core() -> None:
+    # The first question of a thread makes PyTorch give it the number that was set last; only then is it ours to set.
+    torch.get_num_threads()
+    torch.set_num_threads(1)

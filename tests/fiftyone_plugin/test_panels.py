@@ -192,14 +192,14 @@ def test_what_cannot_be_done_is_said_and_does_not_take_the_panel_down(ask, group
     assert "does not open" in ask(panel, "prompt", grouped, key="dup", operator="delete_everything")["error"]
 
 
-def test_a_button_opens_the_form_of_its_operator_filled_in(ask, grouped):
+def test_a_button_opens_the_form_of_its_operator_filled_in_for_the_whole_dataset(ask, grouped):
     form = {"key": "dup", "source": "pairs", "threshold": 0.995}
 
     ask(DuplicatesPanel(), "prompt", grouped, operator="find_duplicates", form=form)
 
     request = ask.requests["prompt_user_for_operation"]
     assert request["operator_uri"] == "@selfsame/curation/find_duplicates"
-    assert request["params"] == form
+    assert request["params"] == {**form, "view_target": "DATASET"}
     assert request["on_success"].endswith("#prompted")
 
 
