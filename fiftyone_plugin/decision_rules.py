@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..brain.errors import ConfigError
+from ..brain.same_shot import KINDS
 from .decision_log import Change, Links
 from .decision_members import TAGS, Member, ReviewedRun
 
 ACTIONS = ("keep_best", "keep_all", "keep_chosen", "keep_shots", "reject", "split", "merge", "confirm", "name")
-
-# Kinds from the strictest to the loosest.
-_KINDS = ("exact", "near", "same_object")
 
 _DECISIONS = {tag: decision for decision, tag in TAGS.items()}
 
@@ -336,9 +334,9 @@ def _kind(draft: Draft, members: Sequence[Member]) -> str | None:
     if None not in shots:
         return "near" if len(shots) == 1 else "same_object"
     kinds = {member["kind"] for member in members if member["kind"] is not None}
-    loosest = max(kinds, key=lambda kind: _KINDS.index(kind) if kind in _KINDS else len(_KINDS), default=None)
+    loosest = max(kinds, key=lambda kind: KINDS.index(kind) if kind in KINDS else len(KINDS), default=None)
     merged = len({member["group"] for member in members}) > 1
-    return "same_object" if merged and loosest in _KINDS else loosest
+    return "same_object" if merged and loosest in KINDS else loosest
 
 
 def _category(draft: Draft, members: Sequence[Member], group: int) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import fiftyone.core.collections as foc
 import fiftyone.core.view as fov
@@ -20,11 +20,10 @@ from .engine.local import Job, Progress, stream
 from .fingerprints import FingerprintMethod, ObjectFingerprintMethod, read_fields
 from .item_fields import read_items
 from .keeper_facts import keeper_scores
+from .steps import in_stage, shares
 from .vectors import VectorTable
 
-__all__ = ["GroupingTask", "Members", "group_and_measure", "in_stage", "keeper_policy"]
-
-T = TypeVar("T")
+__all__ = ["GroupingTask", "Members", "group_and_measure", "keeper_policy"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _measure(task: GroupingTask, rows: np.ndarray) -> Generator[float, None, Mem
         else ObjectFingerprintMethod(MEASURING, task.key, place, homes)
     )
     job = Job(view, method, f"{task.key}_images", "Measuring duplicates", batch_size=64, num_workers=task.num_workers)
-    summary = yield from _shares(stream(job))
+    summary = yield from shares(stream(job))
     names = [task.names.name("digest"), task.names.name("measures")]
     if place.patches_field is None:
         facts = read_fields(task.samples, ids, names)
@@ -192,25 +191,3 @@ def _kinds(labels: np.ndarray, shots: np.ndarray, members: Members) -> list[str]
         else:
             kinds.append(NEAR if most[group] == 0 else SAME_OBJECT)
     return kinds
-
-
-def in_stage(
-    steps: Generator[float, None, T], total: int, start: float, end: float, label: str
-) -> Generator[Progress, None, T]:
-    """Shows the shares of one stage as the part from ``start`` to ``end`` of the whole job."""
-    share = 0.0
-    while True:
-        done = start + (end - start) * min(share, 1.0)
-        yield Progress(int(done * total), total, label=label)
-        try:
-            share = next(steps)
-        except StopIteration as stop:
-            return stop.value
-
-
-def _shares(steps: Generator[Progress, None, T]) -> Generator[float, None, T]:
-    while True:
-        try:
-            yield next(steps).fraction
-        except StopIteration as stop:
-            return stop.value

@@ -10,7 +10,7 @@ from ..brain.errors import ConfigError
 from ..brain.keeper import KeeperPolicy
 from ..brain.neighbors import Pairs
 from .dataset_io import image_samples
-from .duplicate_grouping import GroupingTask, group_and_measure, in_stage
+from .duplicate_grouping import GroupingTask, group_and_measure
 from .duplicate_report import describe, group_info, group_notices, search_notices
 from .duplicate_search import check_cosines, earlier_search, ids_to_cover, reviewed, search_steps
 from .duplicate_settings import Engine, GroupingSettings, LinkKind, SearchMethod, keeper_policy
@@ -28,7 +28,7 @@ from .duplicate_store import (
 )
 from .engine.local import Progress
 from .runs import RunSummary, register_run
-from .steps import plain_function
+from .steps import in_stage, plain_function
 from .stored_pairs import Compared, StoredPairs, vector_stamps
 from .vectors import VectorTable, check_vector_field, read_vectors
 

@@ -12,7 +12,6 @@ import numpy as np
 from ..brain.errors import ConfigError
 from ..brain.leakage import NONE, leak_groups, nearest_across, side_to_drop
 from .dataset_io import image_samples
-from .duplicate_grouping import in_stage
 from .duplicate_store import nothing_to_compare, update_record
 from .engine.local import Progress
 from .leak_report import leak_sentences, table_rows
@@ -33,7 +32,7 @@ from .leak_store import (
     write_leaks,
 )
 from .runs import RunSummary, load_record, load_results, register_run
-from .steps import plain_function
+from .steps import in_stage, plain_function
 
 TAGGED_SIDES = ("drop", "all", "none")
 

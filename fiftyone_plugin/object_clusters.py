@@ -26,12 +26,11 @@ from .cluster_store import (
 from .cluster_verification import regions_verifier
 from .dataset_io import image_samples
 from .decisions import constraints_of
-from .duplicate_grouping import in_stage
 from .duplicate_store import nothing_to_compare, update_record
 from .engine.local import Progress
 from .item_fields import Item, Place, read_items
 from .runs import RunSummary, register_run
-from .steps import plain_function
+from .steps import in_stage, plain_function
 from .vectors import VectorTable, read_vectors
 
 Verification = Literal["none", "regions"]

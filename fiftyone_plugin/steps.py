@@ -4,13 +4,15 @@ import functools
 import inspect
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
-from typing import Any
+from typing import Any, TypeVar
 
 import fiftyone.core.collections as foc
 import fiftyone.core.utils as fou
 
 from .engine.local import Progress
 from .runs import RunSummary
+
+T = TypeVar("T")
 
 _PROGRESS_DOC = """
         progress (None): show a progress bar (True/False), do as ``fiftyone.config.show_progress_bars`` says (None), or
@@ -61,3 +63,26 @@ def exhaust(steps: Generator[Progress, None, RunSummary], progress: Any = None) 
                 total = report.total
             if report.total:
                 bar.set_iteration(report.settled)
+
+
+def in_stage(
+    steps: Generator[float, None, T], total: int, start: float, end: float, label: str
+) -> Generator[Progress, None, T]:
+    """Shows the shares of one stage as the part from ``start`` to ``end`` of the whole job."""
+    share = 0.0
+    while True:
+        done = start + (end - start) * min(share, 1.0)
+        yield Progress(int(done * total), total, label=label)
+        try:
+            share = next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+
+def shares(steps: Generator[Progress, None, T]) -> Generator[float, None, T]:
+    """Reports of progress as the shares that :func:`in_stage` takes."""
+    while True:
+        try:
+            yield next(steps).fraction
+        except StopIteration as stop:
+            return stop.value
