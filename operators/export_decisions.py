@@ -37,8 +37,7 @@ class ExportDecisions(CurationOperator):
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def arguments(self, ctx):
-        given = super().arguments(ctx)
-        return {**decision_forms.latest_reviewed(ctx.dataset), **given} if "key" not in given else given
+        return decision_forms.latest_reviewed(ctx.dataset) | super().arguments(ctx)
 
     def execute(self, ctx):
         def start():
