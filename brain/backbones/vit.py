@@ -26,6 +26,7 @@ class VitBackbone(Encoder):
     def __init__(self, model: nn.Module, family: Family, placement: Placement, identity: ModelIdentity) -> None:
         config: Any = model.config
         self._family = family
+        self._heads = int(config.num_attention_heads)
         self._prefix = int(family.class_token) + int(getattr(config, "num_register_tokens", 0))
         head = _detached_head(model)
         super().__init__(model, family, placement, identity, _grid(config, family, identity.name))
@@ -39,6 +40,17 @@ class VitBackbone(Encoder):
         if self.head is not None:
             return patches, self.head(normed)
         return patches, out[:, 0] if self._family.class_token else out.mean(1)
+
+    def last_attention(self) -> tuple[nn.Module, nn.Module, int] | None:
+        """Projections to queries and keys of the last block, and its number of heads; None without a class token."""
+        if not self._family.class_token:
+            return None
+        # The names differ between the architectures, and between versions of `transformers`.
+        for names in (("query", "key"), ("q_proj", "k_proj")):
+            found = [module for module in self._model.modules() if all(hasattr(module, name) for name in names)]
+            if found:
+                return getattr(found[-1], names[0]), getattr(found[-1], names[1]), self._heads
+        return None
 
     def _inputs(self, pixels: torch.Tensor) -> dict[str, Any]:
         if self._family.patches_as_input:

@@ -79,23 +79,37 @@ class GrabCut:
 
     def _mask(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
-        small = _working_copy(image, self.config.side)
+        small = working_copy(image, self.config.side)
         if np.ptp(small, axis=(0, 1)).max() <= _MIN_CONTRAST:
             return np.zeros((height, width), np.float32)
         labels = _initial_labels(small)
         if not (labels == cv2.GC_PR_FGD).any():
             return np.zeros((height, width), np.float32)
-        _cut(small, labels, self.config.iterations)
+        cut(small, labels, self.config.iterations)
         mask = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
         return cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _working_copy(image: np.ndarray, side: int) -> np.ndarray:
+def working_copy(image: np.ndarray, side: int) -> np.ndarray:
     """The image with its longer side at ``side`` pixels and no side below the minimum (small ones are stretched)."""
     height, width = image.shape[:2]
     scale = min(1.0, side / max(height, width))
     size = max(_MIN_SIDE, round(width * scale)), max(_MIN_SIDE, round(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def cut(image: np.ndarray, labels: np.ndarray, iterations: int) -> None:
+    """Runs GrabCut, updating the labels in place.
+
+    Args:
+        image: ``(h, w, 3)`` uint8.
+        labels: ``(h, w)`` uint8 in OpenCV's values; neither side may be without any pixel.
+        iterations: rounds of colour model and graph cut.
+    """
+    # OpenCV draws from a random generator per thread.
+    cv2.setRNGSeed(0)
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(image, labels, None, background, foreground, iterations, cv2.GC_INIT_WITH_MASK)
 
 
 def _initial_labels(image: np.ndarray) -> np.ndarray:
@@ -145,10 +159,3 @@ def _above_otsu(values: np.ndarray) -> np.ndarray:
     levels = ((values - low) / (spread or 1.0) * 255).astype(np.uint8)
     threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     return levels > threshold
-
-
-def _cut(image: np.ndarray, labels: np.ndarray, iterations: int) -> None:
-    """Runs GrabCut, updating the labels in place. OpenCV draws from a random generator per thread: seeded here."""
-    cv2.setRNGSeed(0)
-    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(image, labels, None, background, foreground, iterations, cv2.GC_INIT_WITH_MASK)
