@@ -1,7 +1,7 @@
 """The pair matcher that needs no training: a backbone, a saliency, and a logistic of three scores."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import cv2
@@ -16,7 +16,7 @@ from ..geometry import Geometry, image_to_canvas, mask_to_patches, plan_geometry
 from .calibration import Calibration
 from .comparison import PairOutcome, Picture, SetOutcome
 from .cosalient_set import cosalient_set
-from .default_calibration import calibration_of
+from .default_calibration import UNCALIBRATED, calibration_of
 from .lines import pair_lines
 from .refine import enlarged, refine_by_doubt, refine_by_erosion
 from .registry import TRAINING_FREE
@@ -29,6 +29,9 @@ _SMALL_SIDE = 320
 
 # A grid with fewer patches per side than this has too few on a small object to compare.
 _LEAST_PATCHES = 20
+
+# Level of the class token's attention, stretched to [0, 1], above which a cluster stands out (Amir et al. 2021).
+_ATTENTION_LEVEL = 0.065
 
 MatchPreset = Literal["default", "paper"]
 
@@ -65,7 +68,7 @@ def match_preset(name: MatchPreset, backbone: Backbone) -> FreeConfig:
         check_saliency("attention", backbone)
     except ConfigError:
         return FreeConfig(pair=PAPER, saliency="one_pass")
-    return FreeConfig(pair=PAPER, saliency="attention")
+    return FreeConfig(pair=replace(PAPER, saliency_level=_ATTENTION_LEVEL), saliency="attention")
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,8 @@ class TrainingFreeMatcher:
     Args:
         backbone: the frozen encoder.
         config: None is the default preset.
-        calibration: from scores to ``score``; None takes the one that comes with the package for this backbone, or,
-            where there is none, a mapping that rises with the scores and is fitted on nothing.
+        calibration: from scores to ``score``; None takes the one that comes with the package for this backbone at the
+            default settings, or, where there is none, a mapping that rises with the scores and is fitted on nothing.
         threshold: least score of a match; None takes that of the calibration.
         batch_size: most images per forward pass.
 
@@ -117,7 +120,9 @@ class TrainingFreeMatcher:
         self.backbone = backbone
         self.config = config = config or FreeConfig()
         check_saliency(config.saliency, backbone)
-        self.calibration = calibration_of(backbone) if calibration is None else calibration
+        if calibration is None:
+            calibration = calibration_of(backbone) if _scored_as_calibrated(config) else UNCALIBRATED
+        self.calibration = calibration
         if self.calibration.weights_hash not in ("", backbone.weights_hash):
             raise ConfigError(
                 f"the calibration was fitted on scores of another model than {backbone.name!r}; use the model that it"
@@ -243,6 +248,11 @@ class TrainingFreeMatcher:
             patch = self.backbone.tokens(canvases).patch
             attention = self._recorder.of_grid(*patch.shape[1:3])
         return patch, attention_saliency(attention, valid.to(attention.device))
+
+
+def _scored_as_calibrated(config: FreeConfig) -> bool:
+    # Scores do not depend on the refinement.
+    return replace(config, refine=True) == FreeConfig()
 
 
 def _combined(picture: PreparedPicture, found: np.ndarray) -> np.ndarray:

@@ -7,15 +7,20 @@ from PIL import Image
 from ..foreground.grabcut import cut, working_copy
 from ..geometry import Geometry, patches_to_mask
 
-# Side of the copy that is cut; a larger one takes longer, and its masks are no better.
-_SIDE = 160
+# Longer side of the copy that is cut. On photographs of one object masks gain up to here, while small objects in busy
+# scenes lose from 160 pixels on.
+_SIDE = 224
+
+# Rounds of colour model and graph cut; five give the same masks to a thousandth of IoU.
+_ITERATIONS = 3
 
 # Probabilities beyond which a pixel is certain. The patches decide little for certain: edges, and parts that look
 # unlike in the two pictures, are left to the colours.
 _CERTAIN = 0.02
 
-# Neighbourhood of certain pixels in the release of "Deep ViT Features as Dense Visual Descriptors".
+# Neighbourhood of certain pixels, and rounds, in the release of "Deep ViT Features as Dense Visual Descriptors".
 _ERODED = 7
+_RELEASED_ITERATIONS = 5
 
 
 def enlarged(evidence: np.ndarray, geometry: Geometry, size_hw: tuple[int, int]) -> np.ndarray:
@@ -45,7 +50,7 @@ def refine_by_doubt(picture: np.ndarray, evidence: np.ndarray) -> np.ndarray:
     bound = float(np.log((1 - _CERTAIN) / _CERTAIN))
     labels = np.where(odds > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[odds > bound], labels[odds < -bound] = cv2.GC_FGD, cv2.GC_BGD
-    return _cut_out(small, labels, evidence > 0)
+    return _cut_out(small, labels, evidence > 0, _ITERATIONS)
 
 
 def refine_by_erosion(picture: np.ndarray, evidence: np.ndarray) -> np.ndarray:
@@ -59,15 +64,15 @@ def refine_by_erosion(picture: np.ndarray, evidence: np.ndarray) -> np.ndarray:
     labels = np.where(inside > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[cv2.erode(inside, square) > 0] = cv2.GC_FGD
     labels[cv2.erode(1 - inside, square) > 0] = cv2.GC_BGD
-    return _cut_out(small, labels, evidence > 0)
+    return _cut_out(small, labels, evidence > 0, _RELEASED_ITERATIONS)
 
 
-def _cut_out(small: np.ndarray, labels: np.ndarray, rough: np.ndarray) -> np.ndarray:
+def _cut_out(small: np.ndarray, labels: np.ndarray, rough: np.ndarray, iterations: int) -> np.ndarray:
     kinds = {int(label) & 1 for label in np.unique(labels)}
     if kinds != {0, 1}:
         return rough
     try:
-        cut(small, labels, iterations=3)
+        cut(small, labels, iterations)
     except cv2.error:
         # Fewer colours than the models have parts.
         return rough

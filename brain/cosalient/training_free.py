@@ -49,7 +49,7 @@ class PairConfig:
 
     method: PairMethod = "mutual"
     reach: int = 1
-    min_consistent: float = 0.12
+    min_consistent: float = 0.1
     min_patches: int = 4
     min_share: float = 0.005
     saliency_level: float | None = None
@@ -59,7 +59,7 @@ class PairConfig:
     rounds: int = 3
     nearest: int = 3
     contrast: float = 8.0
-    trust: float = 3.0
+    trust: float = 2.0
     min_part: float = 0.003
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class PairConfig:
                 raise ConfigError(f"{name}={getattr(self, name)} must lie between 0 and 1")
 
 
-PAPER = PairConfig(method="clusters", min_consistent=0.1)
+PAPER = PairConfig(method="clusters")
 
 
 @dataclass(frozen=True)

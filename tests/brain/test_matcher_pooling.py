@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from fiftyone_selfsame.brain.cosalient.matcher import pair_pool, pair_similarity
+from fiftyone_selfsame.brain.cosalient.matcher import pair_similarity
+from fiftyone_selfsame.brain.cosalient.pair_pooling import pair_pool
 from fiftyone_selfsame.brain.errors import ConfigError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,3 +133,14 @@ def test_similarities_by_distance_are_one_for_equal_tokens_and_fall_with_the_mea
 def test_an_unknown_similarity_is_refused_by_name():
     with pytest.raises(ConfigError, match="similarity='dot'"):
         pair_similarity(torch.ones(1, 2), torch.ones(1, 2), "dot")
+
+
+@pytest.mark.gpu
+def test_the_gpu_agrees_with_the_cpu():
+    a, b = _regions(0, 100, 60, 32)
+    sim, outer = pair_similarity(a, b), torch.randn(64, 64, 64)
+    on_gpu = [value.cuda() for value in (a, b, sim)]
+    assert torch.equal(pair_pool(*on_gpu, 64).cpu(), pair_pool(a, b, sim, 64))
+    wanted = _gradients(pair_pool, a, b, sim, 64, outer)
+    for found, expected in zip(_gradients(pair_pool, *on_gpu, 64, outer.cuda()), wanted, strict=True):
+        torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-2)
