@@ -5,12 +5,15 @@ from .build_region_index import BuildRegionIndex
 from .clear_object_search import ClearObjectSearch
 from .cluster_objects import ClusterObjects
 from .compute_claid_regions import ComputeClaidRegions
+from .compute_cosalient_masks import ComputeCosalientMasks
 from .compute_ffa import ComputeFFA
 from .compute_foreground import ComputeForeground
+from .create_pairs import CreatePairs
 from .export_decisions import ExportDecisions
 from .find_duplicates import FindDuplicates
 from .find_exact_duplicates import FindExactDuplicates
 from .find_leaks import FindLeaks
+from .match_objects import MatchObjects
 from .search_by_object import SearchByObject
 from .show_duplicate_groups import ShowDuplicateGroups
 from .show_object_clusters import ShowObjectClusters
@@ -36,4 +39,7 @@ OPERATORS = (
     SearchByObject,
     ClearObjectSearch,
     ShowRegionLevel,
+    CreatePairs,
+    MatchObjects,
+    ComputeCosalientMasks,
 )
