@@ -70,7 +70,7 @@ def compute_cosalient_masks_steps(
         samples: a dataset or view of images, or of pairs.
         field: where the masks go.
         key: key of a run of ``find_duplicates``, ``find_exact_duplicates`` or ``cluster_objects`` on whole images.
-        matcher: ``"training_free"``, or a trained one, by its name or folder.
+        matcher: ``"training_free"``, ``"training_free_paper"``, or a trained one, by its name or folder.
         model: backbone of the training-free matcher; None takes the best one at hand.
         saliency: what stands out in an image, for the training-free matcher: ``"foreground"``, ``"one_pass"`` or
             ``"attention"``; ``"auto"`` leaves it to the matcher.

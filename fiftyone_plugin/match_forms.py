@@ -5,12 +5,11 @@ from typing import Any
 import fiftyone as fo
 from fiftyone.operators import types
 
+from ..brain.cosalient.names import FREE_MATCHERS, TRAINING_FREE
 from . import forms
 from .group_table import CLUSTER_METHOD, DUPLICATE_METHODS
 from .pairs import is_pair_dataset
 from .runs import list_records
-
-TRAINING_FREE = "training_free"
 
 SALIENCY_CHOICES = {
     "foreground": ("Foreground", "What the tokens or the colours take for the object"),
@@ -33,7 +32,7 @@ def choose_matcher(ctx: Any, inputs: types.Object) -> None:
     """By what images are compared: the training-free matcher on some encoder, or a trained one."""
     matchers = list_matchers(ctx)
     forms.choose(inputs, "matcher", [tuple(row) for row in matchers], default=TRAINING_FREE, label="Matcher")  # type: ignore[misc]
-    if (ctx.params.get("matcher") or TRAINING_FREE) == TRAINING_FREE:
+    if (ctx.params.get("matcher") or TRAINING_FREE) in FREE_MATCHERS:
         forms.choose_model(ctx, inputs)
 
 
@@ -71,7 +70,7 @@ def matcher_options(inputs: types.Object, *, threshold: bool = True) -> None:
 
 def matcher_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a request without those of the training-free matcher where another was chosen."""
-    if given.get("matcher", TRAINING_FREE) != TRAINING_FREE:
+    if given.get("matcher", TRAINING_FREE) not in FREE_MATCHERS:
         return {name: value for name, value in given.items() if name not in ("model", "saliency")}
     return given
 

@@ -59,7 +59,7 @@ def match_objects_steps(
     Args:
         samples: a pair dataset of :func:`create_pairs`, or a view of it.
         key: name of the run and of its fields.
-        matcher: ``"training_free"``, or a trained one, by its name or folder.
+        matcher: ``"training_free"``, ``"training_free_paper"``, or a trained one, by its name or folder.
         model: backbone of the training-free matcher; None takes the best one at hand.
         saliency: what stands out in an image: ``"foreground"``, ``"one_pass"`` or ``"attention"`` for the training-free
             matcher; ``"field:<name>"`` for the masks of a Segmentation of the pairs; ``"auto"`` leaves it to the

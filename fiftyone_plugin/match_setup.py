@@ -15,6 +15,7 @@ from ..brain.backbones.default import default_backbone_notice
 from ..brain.backbones.device import Precision
 from ..brain.cosalient.comparison import PairMatcher
 from ..brain.cosalient.loader import load_pair_matcher
+from ..brain.cosalient.names import FREE_MATCHERS, TRAINING_FREE
 from ..brain.errors import ConfigError
 from .label_inputs import FIELD_PREFIX
 from .provenance import config_hash
@@ -26,7 +27,7 @@ class MatcherChoice:
     """The options of a matcher, as the plain functions take them.
 
     Attributes:
-        matcher: ``"training_free"``, or a trained one, by its name or folder.
+        matcher: ``"training_free"``, ``"training_free_paper"``, or a trained one, by its name or folder.
         model: backbone of the training-free matcher; None takes the best one at hand.
         saliency: ``"auto"``, a method of the training-free matcher, or ``"field:<name>"``.
         refine: whether masks get the edges of the picture; None leaves it to the matcher.
@@ -34,7 +35,7 @@ class MatcherChoice:
         device, precision: where and in which number format it runs.
     """
 
-    matcher: str | os.PathLike = "training_free"
+    matcher: str | os.PathLike = TRAINING_FREE
     model: str | None = None
     saliency: str = "auto"
     refine: bool | None = None
@@ -78,7 +79,7 @@ class MatcherChoice:
                 f"Scores with {found.settings()['model']!r} are not calibrated: label some pairs and run train_matcher "
                 "with kind='logistic', or choose a threshold yourself."
             )
-        default = self.model is None and os.fspath(self.matcher) == "training_free"
+        default = self.model is None and os.fspath(self.matcher) in FREE_MATCHERS
         if default and (notice := default_backbone_notice()):
             notices.append(notice)
         return notices

@@ -18,8 +18,8 @@ from .comparison import PairOutcome, Picture, SetOutcome
 from .cosalient_set import cosalient_set
 from .default_calibration import UNCALIBRATED, calibration_of
 from .lines import pair_lines
+from .names import TRAINING_FREE, TRAINING_FREE_PAPER
 from .refine import enlarged, refine_by_doubt, refine_by_erosion
-from .registry import TRAINING_FREE
 from .saliency import AttentionRecorder, SaliencyMethod, attention_saliency, check_saliency, one_pass_saliency
 from .scores import PairScores, pair_scores
 from .training_free import PAPER, PairConfig, cosalient_pair
@@ -54,21 +54,32 @@ class FreeConfig:
     size: int | None = None
 
 
-def match_preset(name: MatchPreset, backbone: Backbone) -> FreeConfig:
+def match_preset(name: MatchPreset, backbone: Backbone, saliency: SaliencyMethod | None = None) -> FreeConfig:
     """Settings by name: ``"default"``, or ``"paper"``, which is joint clusters over saliency by attention.
+
+    Args:
+        name: of the preset.
+        backbone: which it is for; not every one has a class token whose attention can be seen.
+        saliency: in place of the preset's.
 
     Raises:
         ConfigError: the name is unknown.
     """
     if name == "default":
-        return FreeConfig()
+        return FreeConfig() if saliency is None else FreeConfig(saliency=saliency)
     if name != "paper":
         raise ConfigError(f"preset={name!r} is unknown; use 'default' or 'paper'")
+    chosen = saliency or _paper_saliency(backbone)
+    level = _ATTENTION_LEVEL if chosen == "attention" else PAPER.saliency_level
+    return FreeConfig(pair=replace(PAPER, saliency_level=level), saliency=chosen)
+
+
+def _paper_saliency(backbone: Backbone) -> SaliencyMethod:
     try:
         check_saliency("attention", backbone)
     except ConfigError:
-        return FreeConfig(pair=PAPER, saliency="one_pass")
-    return FreeConfig(pair=replace(PAPER, saliency_level=_ATTENTION_LEVEL), saliency="attention")
+        return "one_pass"
+    return "attention"
 
 
 @dataclass(frozen=True)
@@ -107,8 +118,6 @@ class TrainingFreeMatcher:
         ConfigError: the saliency does not fit the backbone, or the calibration was fitted with another one.
     """
 
-    name: str = TRAINING_FREE
-
     def __init__(
         self,
         backbone: Backbone,
@@ -119,6 +128,7 @@ class TrainingFreeMatcher:
     ) -> None:
         self.backbone = backbone
         self.config = config = config or FreeConfig()
+        self.name = TRAINING_FREE if config.pair.method == "mutual" else TRAINING_FREE_PAPER
         check_saliency(config.saliency, backbone)
         if calibration is None:
             calibration = calibration_of(backbone) if _scored_as_calibrated(config) else UNCALIBRATED

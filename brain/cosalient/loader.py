@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..backbones.base import Backbone
@@ -12,9 +13,10 @@ from ..backbones.loader import load_backbone, remember
 from ..errors import ConfigError
 from .calibration import Calibration
 from .comparison import PairMatcher
-from .free_matcher import FreeConfig, TrainingFreeMatcher
+from .free_matcher import MatchPreset, TrainingFreeMatcher, match_preset
 from .matcher_folder import LAST_FILES, MatcherFolder, load_network
-from .registry import TRAINING_FREE, find_matcher_folder
+from .names import FREE_MATCHERS, TRAINING_FREE, TRAINING_FREE_PAPER
+from .registry import find_matcher_folder
 from .trained_matcher import TrainedMatcher
 
 
@@ -30,7 +32,8 @@ def load_pair_matcher(
     """Loads a matcher; its weights stay in memory for the next call.
 
     Args:
-        matcher: ``"training_free"``, a name of :func:`.registry.list_matchers`, or the folder of a trained matcher.
+        matcher: ``"training_free"``, ``"training_free_paper"`` (joint clusters), a name of
+            :func:`.registry.list_matchers`, or the folder of a trained matcher.
         model: the backbone of the training-free matcher; None takes the best at hand, or the one with which a matcher
             was calibrated. A trained network has its own.
         saliency: what stands out in an image for the training-free matcher, see :class:`.free_matcher.FreeConfig`;
@@ -45,8 +48,10 @@ def load_pair_matcher(
     """
     name = os.fspath(matcher)
     saliency = None if saliency == "auto" else saliency
-    if name == TRAINING_FREE:
-        return _training_free({"model": model, "saliency": saliency, "refine": refine}, device, precision)
+    if name in FREE_MATCHERS:
+        options = {"model": model, "saliency": saliency, "refine": refine}
+        preset: MatchPreset = "paper" if name == TRAINING_FREE_PAPER else "default"
+        return _training_free(options, device, precision, preset=preset)
     for option, value in (("model", model), ("saliency", saliency)):
         if value is not None:
             raise ConfigError(f"{option}={value!r} is for matcher={TRAINING_FREE!r}; {name!r} has its own")
@@ -60,12 +65,17 @@ def load_pair_matcher(
 
 
 def _training_free(
-    options: Mapping[str, Any], device: str, precision: Precision, calibration: Calibration | None = None
+    options: Mapping[str, Any],
+    device: str,
+    precision: Precision,
+    calibration: Calibration | None = None,
+    preset: MatchPreset = "default",
 ) -> TrainingFreeMatcher:
     """Those of ``options`` that are None or missing take their defaults."""
     given = {name: value for name, value in options.items() if value is not None}
     backbone = load_backbone(given.pop("model", None) or default_backbone_name(), device=device, precision=precision)
-    return TrainingFreeMatcher(backbone, FreeConfig(**given), calibration)
+    config = match_preset(preset, backbone, given.pop("saliency", None))
+    return TrainingFreeMatcher(backbone, replace(config, **given), calibration)
 
 
 def _trained(name: str, folder: MatcherFolder, refine: bool, device: str, precision: Precision) -> TrainedMatcher:

@@ -9,9 +9,8 @@ from pathlib import Path
 from ..errors import ConfigError, ModelError
 from ..paths import home
 from .matcher_folder import MatcherFolder, open_matcher_folder
+from .names import DEMO, FREE_MATCHERS, TRAINING_FREE, TRAINING_FREE_PAPER
 
-TRAINING_FREE = "training_free"
-DEMO = "demo"
 DEMO_FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "matcher"
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,79}")
@@ -24,7 +23,7 @@ class MatcherInfo:
     Attributes:
         name: what a user types.
         label: what a form shows.
-        folder: its opened folder; None for the training-free matcher.
+        folder: its opened folder; None for a training-free matcher.
     """
 
     name: str
@@ -33,8 +32,11 @@ class MatcherInfo:
 
 
 def list_matchers() -> list[MatcherInfo]:
-    """All matchers to choose from by name, the training-free one first; folders that are unfinished are left out."""
-    found = [MatcherInfo(TRAINING_FREE, "Training-free (no labels needed)", None)]
+    """All matchers to choose from by name, the training-free ones first; folders that are unfinished are left out."""
+    found = [
+        MatcherInfo(TRAINING_FREE, "Training-free (no labels needed)", None),
+        MatcherInfo(TRAINING_FREE_PAPER, "Training-free, joint clusters as published", None),
+    ]
     folders = [(DEMO, DEMO_FOLDER)]
     if matchers_dir().is_dir():
         folders += [(path.name, path) for path in sorted(matchers_dir().iterdir()) if _NAME.fullmatch(path.name)]
@@ -63,7 +65,7 @@ def new_matcher_folder(name: str) -> Path:
             f"matcher name {name!r} cannot be used; give up to 80 letters, digits, '.', '_' or '-', beginning with a"
             " letter or digit"
         )
-    if name in (TRAINING_FREE, DEMO):
+    if name in (*FREE_MATCHERS, DEMO):
         raise ConfigError(f"matcher name {name!r} belongs to a matcher of the package; choose another")
     return matchers_dir() / name
 

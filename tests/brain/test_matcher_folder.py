@@ -146,13 +146,13 @@ def test_a_network_of_tokens_keeps_the_backbone_out_and_refuses_another_one(tmp_
 def test_the_list_begins_with_the_training_free_matcher_and_leaves_out_unfinished_folders(own_home, network):
     save_network(registry.new_matcher_folder("kites"), network, threshold=0.5, facts={})
     (own_home / "matchers" / "unfinished").mkdir()
-    assert [info.name for info in registry.list_matchers()] == ["training_free", "kites"]
-    assert registry.list_matchers()[1].folder.path == own_home / "matchers" / "kites"
+    assert [info.name for info in registry.list_matchers()] == ["training_free", "training_free_paper", "kites"]
+    assert registry.list_matchers()[2].folder.path == own_home / "matchers" / "kites"
 
 
 def test_the_list_has_the_demo_matcher_where_the_package_brings_one(own_home, network):
     save_network(registry.DEMO_FOLDER, network, threshold=0.5, facts={})
-    assert [info.name for info in registry.list_matchers()] == ["training_free", "demo"]
+    assert [info.name for info in registry.list_matchers()] == ["training_free", "training_free_paper", "demo"]
     assert registry.find_matcher_folder("demo").path == registry.DEMO_FOLDER
 
 

@@ -14,6 +14,7 @@ from fiftyone_selfsame.brain.cosalient.matcher_folder import save_logistic, save
 from fiftyone_selfsame.brain.cosalient.network import PairNetwork
 from fiftyone_selfsame.brain.cosalient.network_config import NetworkConfig
 from fiftyone_selfsame.brain.cosalient.trained_matcher import TrainedMatcher
+from fiftyone_selfsame.brain.cosalient.training_free import PAPER
 from fiftyone_selfsame.brain.errors import ConfigError
 
 TINY = NetworkConfig(widths=(4, 4, 8, 8), d=8, mask_width=8, match_width=8, side=96, k=4)
@@ -183,6 +184,14 @@ def test_the_training_free_matcher_takes_the_options_given():
     assert (matcher.config.saliency, matcher.config.refine) == ("one_pass", False)
     usual = load_pair_matcher(model="embedded-untrained", saliency="auto", device="cpu")
     assert usual.config == TrainingFreeMatcher(usual.backbone).config
+
+
+def test_joint_clusters_as_published_have_a_name_of_their_own():
+    published = load_pair_matcher("training_free_paper", model="embedded-untrained", device="cpu")
+    assert (published.name, published.config.pair.method) == ("training_free_paper", "clusters")
+    assert published.settings()["matcher"] == "training_free_paper"
+    given = load_pair_matcher("training_free_paper", model="embedded-untrained", saliency="foreground", device="cpu")
+    assert (given.config.saliency, given.config.pair) == ("foreground", PAPER)
 
 
 @pytest.mark.parametrize("option", [{"model": "embedded"}, {"saliency": "one_pass"}])
