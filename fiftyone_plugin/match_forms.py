@@ -17,8 +17,6 @@ SALIENCY_CHOICES = {
     "attention": ("Attention", "Of the class token; vision transformers such as DINO and DINOv2"),
 }
 
-SELECTION, GROUPS, FILE = "selection", "groups", "file"
-
 
 def need_pairs(ctx: Any, inputs: types.Object) -> bool:
     """Whether the open dataset holds pairs; if not, the form says what to do."""
@@ -75,9 +73,8 @@ def matcher_arguments(given: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def group_keys(dataset: fo.Dataset) -> list[str]:
+def group_keys(dataset: fo.Dataset, methods: tuple[str, ...] = (*DUPLICATE_METHODS, CLUSTER_METHOD)) -> list[str]:
     """Keys of finished runs with groups or clusters of whole images, the latest first."""
-    methods = (*DUPLICATE_METHODS, CLUSTER_METHOD)
     return [
         record["key"]
         for record in reversed(list_records(dataset))
@@ -85,27 +82,6 @@ def group_keys(dataset: fo.Dataset) -> list[str]:
         and record["status"] == "completed"
         and record["config"].get("patches_field") is None
     ]
-
-
-def choose_pairs(ctx: Any, inputs: types.Object) -> str:
-    """Where the pairs come from; returns the choice."""
-    keys = group_keys(ctx.dataset)
-    choices = [(GROUPS, "Groups or clusters", "Pairs within the groups that were found")] if keys else []
-    choices.append((SELECTION, "The two selected images", "Select exactly two"))
-    default = SELECTION if len(ctx.selected) == 2 or not keys else GROUPS
-    forms.choose(inputs, "pairs_from", choices, default=default, view=types.RadioGroup, label="Pairs from")
-    chosen = ctx.params.get("pairs_from") or default
-    if chosen == GROUPS and keys:
-        forms.choose(inputs, "key", [(key, key, None) for key in keys], default=keys[0], label="Groups of the run")
-    elif len(ctx.selected) != 2:
-        forms.refuse(inputs, f"Select exactly two images first; {len(ctx.selected)} are selected.")
-    return chosen
-
-
-def default_group_key(ctx: Any) -> str | None:
-    """The run that the form shows first."""
-    keys = group_keys(ctx.dataset)
-    return keys[0] if keys else None
 
 
 def choose_sets(ctx: Any, inputs: types.Object) -> None:

@@ -3,7 +3,7 @@
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
-from ..fiftyone_plugin import forms, match_forms
+from ..fiftyone_plugin import forms, pair_forms
 from .base import CurationOperator
 
 _LABEL = "Create pairs"
@@ -12,14 +12,28 @@ _LABEL = "Create pairs"
 class CreatePairs(CurationOperator):
     """See :func:`fiftyone_selfsame.create_pairs`."""
 
-    options = ("key", "name", "groups", "pairs", "fields", "max_pairs", "overwrite")
+    options = (
+        "key",
+        "name",
+        "groups",
+        "similar",
+        "partners",
+        "apart",
+        "within",
+        "azimuth",
+        "azimuth_difference",
+        "pairs",
+        "fields",
+        "max_pairs",
+        "overwrite",
+    )
 
     @property
     def config(self):
         return foo.OperatorConfig(
             name="create_pairs",
             label=_LABEL,
-            description="Makes a dataset of image pairs from groups, clusters or a selection",
+            description="Makes a dataset of image pairs from groups, similarity, a field, a selection or a list",
             icon="link",
             dynamic=True,
             execute_as_generator=True,
@@ -30,22 +44,11 @@ class CreatePairs(CurationOperator):
     def resolve_input(self, ctx):
         inputs = types.Object()
         if forms.target_images(ctx, inputs):
-            match_forms.choose_pairs(ctx, inputs)
-            inputs.str("name", label="Name of the new dataset", description="Empty: made of this dataset's name")
-            inputs.int("max_pairs", min=1, default=1000, label="Most pairs")
-            inputs.bool("overwrite", default=False, label="Replace a pair dataset of that name")
+            pair_forms.pair_form(ctx, inputs)
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def arguments(self, ctx):
-        given = super().arguments(ctx)
-        chosen = ctx.params.get("pairs_from")
-        if chosen == match_forms.SELECTION or (chosen is None and not given.keys() & {"key", "pairs"} and ctx.selected):
-            given.pop("key", None)
-            if len(ctx.selected) == 2:
-                given["pairs"] = [list(ctx.selected)]
-        elif chosen == match_forms.GROUPS:
-            given.setdefault("key", match_forms.default_group_key(ctx))
-        return given
+        return pair_forms.pair_arguments(ctx, super().arguments(ctx))
 
     def execute(self, ctx):
         def start():

@@ -326,6 +326,7 @@ CURATING = [
 
 # What only steers a form or the App: the target, search again or move the threshold, splits or datasets, a download.
 STEERING = {"view_target", "source", "between", "download"}
+STEERING |= {"pairs_from", "list", "all_pairs", "least_turn", "most_turn"}
 
 
 def inputs_of(properties):
