@@ -65,7 +65,28 @@ def correct_points(predictions: np.ndarray, targets: np.ndarray, threshold: floa
     Raises:
         ConfigError: shapes disagree, or a target is not finite.
     """
-    return _distances(predictions, targets) < threshold
+    return point_distances(predictions, targets) < threshold
+
+
+def point_distances(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """``(N,)`` float64 Euclidean distances in pixels; infinite where a prediction is not finite.
+
+    Args:
+        predictions: ``(N, 2)`` points ``(x, y)``.
+        targets: ``(N, 2)``.
+
+    Raises:
+        ConfigError: shapes disagree, or a target is not finite.
+    """
+    predictions, targets = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
+    if targets.ndim != 2 or targets.shape[1] != 2 or predictions.shape != targets.shape:
+        raise ConfigError(
+            f"predictions of shape {predictions.shape} for targets of shape {targets.shape}; both are (N, 2)"
+        )
+    if not np.isfinite(targets).all():
+        raise ConfigError("a target is not finite; leave out the points that cannot be seen")
+    distances = np.linalg.norm(predictions - targets, axis=1)
+    return np.where(np.isfinite(distances), distances, np.inf)
 
 
 def pck_scores(verdicts: Iterable[np.ndarray]) -> PCKScores:
@@ -100,18 +121,5 @@ def swapped_points(predictions: np.ndarray, targets: np.ndarray, partners: np.nd
     Raises:
         ConfigError: shapes disagree, or a target or partner is not finite.
     """
-    own = _distances(predictions, targets)
-    return _distances(predictions, partners) < own
-
-
-def _distances(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """``(N,)`` float64 Euclidean distances in pixels; infinite where a prediction is not finite."""
-    predictions, targets = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
-    if targets.ndim != 2 or targets.shape[1] != 2 or predictions.shape != targets.shape:
-        raise ConfigError(
-            f"predictions of shape {predictions.shape} for targets of shape {targets.shape}; both are (N, 2)"
-        )
-    if not np.isfinite(targets).all():
-        raise ConfigError("a target is not finite; leave out the points that cannot be seen")
-    distances = np.linalg.norm(predictions - targets, axis=1)
-    return np.where(np.isfinite(distances), distances, np.inf)
+    own = point_distances(predictions, targets)
+    return point_distances(predictions, partners) < own

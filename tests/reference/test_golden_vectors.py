@@ -93,6 +93,7 @@ def load_neighbour(name: str) -> ModuleType:
 
 
 claid_checkers = load_neighbour("claid_checkers")
+correspondence_checkers = load_neighbour("correspondence_checkers")
 
 _PCK = ("alpha", "pred_xy", "trg_size_wh", "out_threshold_px", "out_mutually_visible", "out_geometry_aware")
 _PCK += ("out_per_point", "out_per_image")
@@ -107,6 +108,7 @@ CHECKERS = (
     ),
     Checker("pck_ap10k", (*_PCK, "trg_bbox_ltwh", "trg_kps_xyv"), check_pck_ap10k),
     *(Checker(*check) for check in claid_checkers.CHECKS),
+    *(Checker(*check) for check in correspondence_checkers.CHECKS),
 )
 
 
