@@ -7,6 +7,7 @@ _HOMES = {
     "FFAModel": "model",
     "apply_decisions": "decision_apply",
     "build_region_index": "region_index",
+    "check_catalogue": "check_catalogue",
     "clear_leaks": "leaks",
     "clear_object_search": "region_search",
     "cluster_objects": "object_clusters",

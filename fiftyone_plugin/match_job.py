@@ -52,21 +52,27 @@ def compare_files(
     Yields:
         the number of a pair and its outcome, or why it could not be compared; in an order of its own.
     """
-    order = sorted(range(len(pairs)), key=lambda number: (pairs[number][0].path, pairs[number][1].path))
     with ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="selfsame-match") as pool:
-        shelf = PictureShelf(matcher, pool, capacity)
-        for start in range(0, len(order), _BLOCK):
-            block = order[start : start + _BLOCK]
-            found = shelf.fetch([source for number in block for source in pairs[number]])
-            ready = []
-            for number in block:
-                reasons = [found[source] for source in pairs[number] if isinstance(found[source], str)]
-                if reasons:
-                    yield number, str(reasons[0])
-                else:
-                    ready.append(number)
-            outcomes = matcher.compare([(found[pairs[n][0]], found[pairs[n][1]]) for n in ready]) if ready else []
-            yield from zip(ready, outcomes, strict=True)
+        yield from compare_sources(pairs, matcher, PictureShelf(matcher, pool, capacity))
+
+
+def compare_sources(
+    pairs: Sequence[tuple[Source, Source]], matcher: PairMatcher, shelf: "PictureShelf"
+) -> Iterator[tuple[int, PairOutcome | str]]:
+    """As :func:`compare_files`, with pictures from a shelf that outlasts the call."""
+    order = sorted(range(len(pairs)), key=lambda number: (pairs[number][0].path, pairs[number][1].path))
+    for start in range(0, len(order), _BLOCK):
+        block = order[start : start + _BLOCK]
+        found = shelf.fetch([source for number in block for source in pairs[number]])
+        ready = []
+        for number in block:
+            reasons = [found[source] for source in pairs[number] if isinstance(found[source], str)]
+            if reasons:
+                yield number, "; ".join(map(str, dict.fromkeys(reasons)))
+            else:
+                ready.append(number)
+        outcomes = matcher.compare([(found[pairs[n][0]], found[pairs[n][1]]) for n in ready]) if ready else []
+        yield from zip(ready, outcomes, strict=True)
 
 
 class PictureShelf:

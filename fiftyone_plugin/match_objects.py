@@ -17,9 +17,8 @@ from .mask_store import MaskStore
 from .match_back import write_back_best
 from .match_fields import MATCHED, UNMATCHED, Matched, MatchFields, mask_paths, write_matches
 from .match_job import Source, compare_files
-from .match_setup import MatcherChoice, mask_files, outcome_stamp, recorded
+from .match_setup import MatcherChoice, mask_files, outcome_stamp, pair_provenance, recorded
 from .pairs import PairRow, check_pairs, flat_pairs, read_pairs, set_pair_values
-from .provenance import file_stamp, sample_provenance
 from .result_keys import check_result_key
 from .runs import RunSummary, nothing_to_do
 from .steps import plain_function
@@ -130,7 +129,7 @@ class _Matching:
     ) -> Generator[Progress, None, None]:
         """Compares pairs and stores what comes out."""
         stamp, counts = outcome_stamp(METHOD, self.matcher), self.summary.counts
-        todo = [(row, self._provenance(row, stamp)) for row in rows]
+        todo = [(row, pair_provenance(stamp, *self._sources(row))) for row in rows]
         if not overwrite:
             valid = self._valid(todo)
             counts["skipped"] = len(valid)
@@ -158,10 +157,9 @@ class _Matching:
             "nothing": sum(bool(values[nothing]) for values in now),
         }
 
-    def _provenance(self, row: PairRow, stamp: str) -> str:
-        members = (row.source, row.target)
-        files = [member.filepath for member in members] + [self.masks.get(member.id) or "" for member in members]
-        return sample_provenance(stamp, *map(file_stamp, files))
+    def _sources(self, row: PairRow) -> tuple[Source, Source]:
+        source, target = (Source(member.filepath, self.masks.get(member.id)) for member in (row.source, row.target))
+        return source, target
 
     def _valid(self, todo: Sequence[tuple[PairRow, str]]) -> dict[str, PairRow]:
         """Pairs whose outcome was made from what there is now, and whose mask files are still there."""
@@ -185,13 +183,7 @@ class _Matching:
         set_pair_values(self.pairs, changed)
 
     def _outcomes(self, todo: Sequence[tuple[PairRow, str]], num_workers: int) -> Iterator[Matched]:
-        files = [
-            (
-                Source(row.source.filepath, self.masks.get(row.source.id)),
-                Source(row.target.filepath, self.masks.get(row.target.id)),
-            )
-            for row, _ in todo
-        ]
+        files = [self._sources(row) for row, _ in todo]
         for number, outcome in compare_files(files, self.matcher, num_workers=num_workers):
             row, provenance = todo[number]
             yield Matched(row, outcome, None if isinstance(outcome, str) else provenance)

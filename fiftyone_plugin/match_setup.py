@@ -18,7 +18,8 @@ from ..brain.cosalient.loader import load_pair_matcher
 from ..brain.cosalient.names import FREE_MATCHERS, TRAINING_FREE
 from ..brain.errors import ConfigError
 from .label_inputs import FIELD_PREFIX
-from .provenance import config_hash
+from .match_job import Source
+from .provenance import config_hash, file_stamp, sample_provenance
 from .runs import RunSummary, register_run
 
 
@@ -88,6 +89,12 @@ class MatcherChoice:
 def outcome_stamp(method: str, matcher: PairMatcher) -> str:
     """Hash of all settings that masks and scores depend on; the threshold only decides what a score means."""
     return config_hash(method, {name: value for name, value in matcher.settings().items() if name != "threshold"})
+
+
+def pair_provenance(stamp: str, source: Source, target: Source) -> str:
+    """Hash of all that the outcome of a pair was made from, see :func:`outcome_stamp`."""
+    files = (source.path, target.path, source.mask or "", target.mask or "")
+    return sample_provenance(stamp, *map(file_stamp, files))
 
 
 def mask_files(samples: foc.SampleCollection, field: str | None, ids: Sequence[str]) -> Mapping[str, str | None]:

@@ -146,13 +146,37 @@ def build_pairs(
             **_names("target_origin", targets),
         }
         dataset.save()
-        for start in range(0, len(chosen), _CHUNK):
-            dataset.add_samples(_samples(chosen[start : start + _CHUNK], sources_of, targets_of), progress=False)
+        _add_samples(dataset, chosen, sources_of, targets_of)
         dataset.create_index("pair_id")
     except BaseException:
         dataset.delete()
         raise
     return dataset
+
+
+def add_pairs(
+    pairs: fo.Dataset,
+    specs: Sequence[PairSpec],
+    origin: foc.SampleCollection,
+    target_origin: foc.SampleCollection | None = None,
+) -> None:
+    """Adds pairs to a pair dataset; those that it has already stay as they are.
+
+    Args:
+        pairs: the pair dataset; fields that it copied from the original samples are left empty.
+        specs: the pairs.
+        origin, target_origin: as in :func:`build_pairs`.
+
+    Raises:
+        ConfigError: a sample does not exist.
+    """
+    wanted = {"pair_id": {"$in": [spec.pair_id for spec in specs]}}
+    there = set(pairs.match(wanted).distinct("pair_id"))
+    chosen = list({spec.pair_id: spec for spec in specs if spec.pair_id not in there}.values())
+    sources_of = _originals(origin, [spec.source_id for spec in chosen], ())
+    targets = origin if target_origin is None else target_origin
+    targets_of = _originals(targets, [spec.target_id for spec in chosen], ())
+    _add_samples(pairs, chosen, sources_of, targets_of)
 
 
 def check_pairs(samples: foc.SampleCollection) -> PairInfo:
@@ -296,6 +320,16 @@ def _declare(dataset: fo.Dataset, origin: foc.SampleCollection, fields: Sequence
         dataset.add_sample_field(name, fo.StringField, description=description)
     schema = origin._dataset.get_field_schema()
     dataset._sample_doc_cls.merge_field_schema({name: schema[name].copy() for name in fields})
+
+
+def _add_samples(
+    dataset: fo.Dataset,
+    specs: Sequence[PairSpec],
+    sources_of: Mapping[str, tuple[Any, ...]],
+    targets_of: Mapping[str, tuple[Any, ...]],
+) -> None:
+    for start in range(0, len(specs), _CHUNK):
+        dataset.add_samples(_samples(specs[start : start + _CHUNK], sources_of, targets_of), progress=False)
 
 
 def _samples(

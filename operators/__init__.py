@@ -2,6 +2,7 @@
 
 from .apply_decisions import ApplyDecisions
 from .build_region_index import BuildRegionIndex
+from .check_catalogue import CheckCatalogue
 from .clear_object_search import ClearObjectSearch
 from .cluster_objects import ClusterObjects
 from .compute_claid_regions import ComputeClaidRegions
@@ -42,4 +43,5 @@ OPERATORS = (
     CreatePairs,
     MatchObjects,
     ComputeCosalientMasks,
+    CheckCatalogue,
 )
