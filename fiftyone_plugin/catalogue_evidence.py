@@ -10,12 +10,13 @@ import fiftyone as fo
 from ..brain.cosalient.comparison import PairMatcher, PairOutcome
 from ..brain.errors import ConfigError
 from .catalogue_fields import METHOD
-from .catalogue_results import ACCEPT, REJECT, Comparison
+from .catalogue_results import Comparison
 from .catalogue_sides import Sides
 from .dataset_io import FieldSpec, declare_fields, image_samples, show_in_sidebar
 from .mask_store import MaskStore
 from .match_fields import MATCHED, UNMATCHED, Matched, MatchFields, mask_paths, write_matches
 from .match_objects import METHOD as MATCH_METHOD
+from .pair_decisions import pair_verdicts
 from .pairs import (
     PairRow,
     PairSpec,
@@ -81,7 +82,7 @@ class Evidence:
         self.decisions: dict[str, str] = {}
         self._stored: dict[str, str | None] = {}
         if self._pairs is not None:
-            self.decisions = _decisions(self._pairs)
+            self.decisions = pair_verdicts(self._pairs)
             self._declare(self._pairs)
             self._stored = self._finished(self._pairs)
 
@@ -200,14 +201,6 @@ def _own_dataset(name: str, key: str, sides: Sides) -> fo.Dataset | None:
         if (info.made_by.get("method"), info.key, [info.origin_id, info.target_origin_id]) == (METHOD, key, ids):
             return there
     raise ConfigError(f"there is a dataset {name!r} already, which is not of this check; give another: name=...")
-
-
-def _decisions(pairs: fo.Dataset) -> dict[str, str]:
-    """``"accept"`` or ``"reject"`` by pair id, as the reviewer's tags say."""
-    found = {}
-    for decision in (ACCEPT, REJECT):
-        found |= dict.fromkeys(flat_pairs(pairs).match_tags(f"match:{decision}").distinct("pair_id"), decision)
-    return found
 
 
 def _spec(one: EvidencePair) -> PairSpec:

@@ -13,8 +13,7 @@ from .catalogue_sides import Product, Shown
 from .comparison_store import Compared
 from .match_fields import MATCHED, UNMATCHED
 from .own_files import written_aside
-
-ACCEPT, REJECT = "accept", "reject"
+from .pair_decisions import ACCEPT, REJECT
 
 NO_DOCUMENT, NO_CATALOGUE, NOT_COMPARED = "no_document", "no_catalogue", "not_compared"
 

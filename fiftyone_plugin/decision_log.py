@@ -206,6 +206,12 @@ _STORED = ("key", "action", "groups", "result", "members", "name", "time", "run_
 _WITHOUT_BULK = {"value.changes": 0, "value.links": 0}
 
 
+def now() -> datetime:
+    """UTC to milliseconds, as the database keeps it."""
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
 def _decision(document: Mapping[str, Any]) -> Decision:
     value = {name: document["value"][name] for name in _STORED}
     value |= {name: tuple(value[name]) for name in ("groups", "result", "members")}

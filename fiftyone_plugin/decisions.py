@@ -1,7 +1,6 @@
 """A reviewer's decisions on groups and clusters: made, undone to any depth, listed, and counted."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 import fiftyone.core.collections as foc
@@ -11,10 +10,11 @@ import numpy as np
 
 from ..brain.errors import ConfigError
 from .decision_links import replay
-from .decision_log import Change, Decision, DecisionLog
+from .decision_log import Change, Decision, DecisionLog, now
 from .decision_members import TAGS, ReviewedRun, open_run
 from .decision_rules import ACTIONS, Plan, Request, plan
 from .item_fields import read_items
+from .pair_decisions import pair_links
 
 # The entry of the log after which nothing can be undone: what was to be dropped is gone.
 APPLIED = "apply"
@@ -152,15 +152,17 @@ def review_progress(samples: foc.SampleCollection, key: str) -> dict[str, int]:
 def constraints_of(
     samples: foc.SampleCollection, key: str
 ) -> tuple[list[list[str]], list[tuple[list[str], list[str]]]]:
-    """What the decisions on a run say about who belongs together, for grouping anew.
+    """What the decisions on a run, and those on pairs of its images, say about who belongs together, for grouping anew.
 
-    Where decisions contradict each other, the later one holds; so the sets never do.
+    Where decisions contradict each other, the later one holds; so the sets never do. A word on a pair is more exact
+    than one on a group: it overrules those.
 
     Returns:
         sets of ids that belong together, and pairs of sets that do not; ids of samples, or of labels where objects were
         compared. Ids may be gone from the dataset.
     """
-    return replay(DecisionLog(samples._root_dataset).links(key))
+    dataset = samples._root_dataset
+    return replay([*DecisionLog(dataset).links(key), *pair_links(dataset)])
 
 
 def record(run: ReviewedRun, log: DecisionLog, request: Request, planned: Plan) -> Decision:
@@ -249,12 +251,6 @@ def _counts(run: ReviewedRun, planned: Plan) -> dict[str, int]:
         "tagged": sum(len(change.added) for change in planned.changes),
         "untagged": sum(len(change.removed) for change in planned.changes),
     }
-
-
-def now() -> datetime:
-    """UTC to milliseconds, as the database keeps it."""
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 _NO_TOTALS = dict.fromkeys(("decisions", *TAGS), 0)
