@@ -31,6 +31,7 @@ _HOMES = {
     "show_object_clusters": "cluster_views",
     "show_region_level": "region_views",
     "tag_duplicates": "duplicate_tags",
+    "train_matcher": "train_matcher",
     "undo_decision": "decisions",
     "undo_duplicate_tags": "duplicate_tags",
 }

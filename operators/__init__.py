@@ -20,6 +20,7 @@ from .show_duplicate_groups import ShowDuplicateGroups
 from .show_object_clusters import ShowObjectClusters
 from .show_region_level import ShowRegionLevel
 from .tag_duplicates import TagDuplicates
+from .train_matcher import TrainMatcher
 from .undo_duplicate_tags import UndoDuplicateTags
 
 OPERATORS = (
@@ -43,5 +44,6 @@ OPERATORS = (
     CreatePairs,
     MatchObjects,
     ComputeCosalientMasks,
+    TrainMatcher,
     CheckCatalogue,
 )

@@ -75,7 +75,7 @@ def block_pictures(tmp_path):
         folder.mkdir(exist_ok=True)
         paths = []
         for number in range(n):
-            picture = np.full((120, 160, 3), 60 + 20 * number, np.uint8)
+            picture = np.full((120, 160, 3), 60 + 20 * number % 190, np.uint8)
             x, y, width, height = block_box(number)
             block = np.empty((height, width, 3), np.uint8)
             block[:] = ((200, 30, 30), (20, 160, 40), (30, 60, 220))[number % 3]
