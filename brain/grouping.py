@@ -136,17 +136,28 @@ def number_parts(labels: np.ndarray, parts: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def group_risk(labels: np.ndarray, pairs: Pairs, threshold: float, *, shots: np.ndarray | None = None) -> np.ndarray:
+def group_risk(
+    labels: np.ndarray,
+    pairs: Pairs,
+    threshold: float,
+    *,
+    shots: np.ndarray | None = None,
+    verified: np.ndarray | None = None,
+) -> np.ndarray:
     """How doubtful each group is, so that a reviewer can look at the likely mistakes first.
 
-    ``risk = 1 - (1 - border²) (1 - chain) (1 - mixed / 2)``. *border*: of the member that hangs on by the weakest best
-    link, how near this is to the threshold (0: a cosine of 1; 1: just at the threshold). *chain*: share of the pairs of
-    members that do not reach the threshold. *mixed*: share of the members outside of the largest shot.
+    ``risk = 1 - (1 - border²) (1 - chain) (1 - mixed / 2) (1 - refuted)``. *border*: of the member that hangs on by
+    the weakest best link, how near this is to the threshold (0: a cosine of 1; 1: just at the threshold). *chain*:
+    share of the pairs of members that do not reach the threshold. *mixed*: share of the members outside of the largest
+    shot. *refuted*: how sure a matcher is at most that a link joins two objects; a link that it confirms counts as so
+    much stronger.
 
     Args:
         labels: ``(n,)`` group of each row, numbered from 0; -1 for none.
         pairs: the pairs that the groups were made of.
         threshold: least cosine of a link.
+        verified: ``(p,)`` how sure a matcher is that a pair shows one object: 0 to 1, 0.5 at its threshold, NaN for
+            pairs that it did not see. None: it saw none.
         shots: ``(n,)`` number of the shot within its group, 0 being the largest; None: nothing is mixed.
 
     Returns:
@@ -157,6 +168,12 @@ def group_risk(labels: np.ndarray, pairs: Pairs, threshold: float, *, shots: np.
     home = labels[pairs.i]
     inside = (home == labels[pairs.j]) & (home != UNGROUPED) & (pairs.similarity >= np.float32(threshold))
     similarity, home = pairs.similarity[inside], home[inside]
+    refuted = np.zeros(len(sizes), np.float32)
+    if verified is not None:
+        sure = np.nan_to_num(2 * verified[inside] - 1, nan=0.0).astype(np.float32)
+        above = similarity - np.float32(threshold)
+        similarity = similarity + (1 - similarity) * sure.clip(0) + above * sure.clip(max=0)
+        np.maximum.at(refuted, home, -sure)
     best = np.full(len(labels), threshold, np.float32)
     for ends in (pairs.i[inside], pairs.j[inside]):
         np.maximum.at(best, ends, similarity)
@@ -166,7 +183,7 @@ def group_risk(labels: np.ndarray, pairs: Pairs, threshold: float, *, shots: np.
     chain = 1.0 - np.bincount(home, minlength=len(sizes)) / (sizes * (sizes - 1) / 2)
     outside = np.zeros(len(labels)) if shots is None else shots > 0
     mixed = np.bincount(labels[members], outside[members], len(sizes)) / sizes
-    return (1.0 - (1.0 - border**2) * (1.0 - chain) * (1.0 - mixed / 2)).astype(np.float32)
+    return (1.0 - (1.0 - border**2) * (1.0 - chain) * (1.0 - mixed / 2) * (1.0 - refuted)).astype(np.float32)
 
 
 def assign_roles(

@@ -34,6 +34,7 @@ _HOMES = {
     "train_matcher": "train_matcher",
     "undo_decision": "decisions",
     "undo_duplicate_tags": "duplicate_tags",
+    "verify_pairs": "verify_pairs",
 }
 
 __all__ = sorted(_HOMES)

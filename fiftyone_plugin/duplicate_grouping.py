@@ -21,6 +21,7 @@ from .fingerprints import FingerprintMethod, ObjectFingerprintMethod, read_field
 from .item_fields import read_items
 from .keeper_facts import keeper_scores
 from .steps import in_stage, shares
+from .stored_pairs import Verified
 from .vectors import VectorTable
 
 __all__ = ["GroupingTask", "Members", "group_and_measure", "keeper_policy"]
@@ -33,6 +34,7 @@ class GroupingTask:
     Attributes:
         scores: ``(p,)`` float32 score of each pair as the same shot; NaN where it was not compared. Filled in.
         constraints: what reviewers have decided.
+        verified: what a matcher said of the pairs.
     """
 
     samples: foc.SampleCollection
@@ -44,6 +46,7 @@ class GroupingTask:
     settings: GroupingSettings
     num_workers: int
     constraints: Constraints = field(default_factory=Constraints)
+    verified: Verified | None = None
 
     @property
     def names(self) -> DuplicateFields:
@@ -102,7 +105,9 @@ def group_and_measure(task: GroupingTask, total: int) -> Generator[Progress, Non
         assign_roles(labels, quality, vectors=task.table.matrix, keepers=_keepers(task, labels, quality, members.rows)),
         _kinds(labels, shots, members),
         shots,
-        group_risk(labels, pairs, task.threshold, shots=shots),
+        group_risk(
+            labels, pairs, task.threshold, shots=shots, verified=None if task.verified is None else task.verified.sure
+        ),
         quality,
         members.failed,
         task.table.homes,

@@ -199,12 +199,15 @@ def regroup_duplicates_steps(
     pairs, scores = stored.onto(table.row_of)
     _check_same_vectors(table, pairs, settings.embeddings)
     constraints = reviewed(samples, key, table.row_of)
-    task = GroupingTask(samples, key, table, pairs, scores, settings.threshold, settings, num_workers, constraints)
+    verified = stored.verified_onto(table.row_of)
+    task = GroupingTask(
+        samples, key, table, pairs, scores, settings.threshold, settings, num_workers, constraints, verified
+    )
     outcome = yield from group_and_measure(task, total)
     update_record(samples, key, status="interrupted")
     declare_groups(samples, key, group_info(task, METHOD), place)
     write_outcome(samples, key, outcome, place=place, replace_all=False)
-    save_scores(samples, key, StoredPairs.compact(table.ids, pairs, scores)[0])
+    save_scores(samples, key, StoredPairs.compact(table.ids, pairs, scores, verified)[0])
     counts = group_counts(outcome.groups)
     reason = "given" if threshold is not None else record["details"]["threshold_reason"]
     details = record["details"] | describe(task, outcome, reason)

@@ -25,11 +25,13 @@ class StoredPairs:
         ids: id of each row that ``pairs`` refers to.
         pairs: all pairs down to ``pairs.threshold``.
         scores: ``(p,)`` float32 score of each pair as the same shot, NaN where it was not compared; None if none was.
+        verified: what a matcher said of the pairs; None if none was asked.
     """
 
     ids: list[str]
     pairs: Pairs
     scores: np.ndarray | None = None
+    verified: "Verified | None" = None
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -45,6 +47,8 @@ class StoredPairs:
         results = {"ids": _encode_ids(self.ids), "pairs": base64.b64encode(self.pairs.to_bytes()).decode()}
         if self.scores is not None:
             results["scores"] = _encode_arrays(scores=self.scores)
+        if self.verified is not None:
+            results["verified"] = _encode_arrays(sure=self.verified.sure, stamps=self.verified.stamps)
         return results
 
     @classmethod
@@ -56,17 +60,18 @@ class StoredPairs:
         """
         pairs = Pairs.from_bytes(base64.b64decode(data["pairs"]))
         scores = _decode_arrays(data["scores"])["scores"] if "scores" in data else None
-        return cls(_decode_ids(data["ids"]), pairs, scores)
+        verified = Verified(**_decode_arrays(data["verified"])) if "verified" in data else None
+        return cls(_decode_ids(data["ids"]), pairs, scores, verified)
 
     @classmethod
     def compact(
-        cls, ids: Sequence[str], pairs: Pairs, scores: np.ndarray | None = None
+        cls, ids: Sequence[str], pairs: Pairs, scores: np.ndarray | None = None, verified: "Verified | None" = None
     ) -> tuple["StoredPairs", np.ndarray]:
         """Drops rows without any pair; also returns the rows that are left."""
         rows, renumbered = np.unique(np.concatenate([pairs.i, pairs.j]), return_inverse=True)
         i, j = renumbered.astype(np.int32).reshape(2, -1)
         compacted = Pairs(i, j, pairs.similarity, pairs.threshold)
-        return cls([ids[row] for row in rows], compacted, scores), rows
+        return cls([ids[row] for row in rows], compacted, scores, verified), rows
 
     def onto(self, row_of: Mapping[str, int]) -> tuple[Pairs, np.ndarray]:
         """The pairs and their scores among other rows: those of which both ends are still there, sorted.
@@ -74,14 +79,44 @@ class StoredPairs:
         Args:
             row_of: row by id.
         """
+        chosen, low, high = self._alive(row_of)
+        pairs = Pairs(low, high, self.pairs.similarity[chosen], self.pairs.threshold)
+        return pairs, no_scores(len(pairs)) if self.scores is None else self.scores[chosen]
+
+    def verified_onto(self, row_of: Mapping[str, int]) -> "Verified | None":
+        """What a matcher said of the pairs that :meth:`onto` returns."""
+        if self.verified is None:
+            return None
+        chosen = self._alive(row_of)[0]
+        return Verified(self.verified.sure[chosen], self.verified.stamps[chosen])
+
+    def _alive(self, row_of: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pairs of which both ends are still there, in the order of their new rows, and these rows."""
         new = np.array([row_of.get(item_id, -1) for item_id in self.ids], np.int32)
         i, j = new[self.pairs.i], new[self.pairs.j]
         alive = np.flatnonzero((i >= 0) & (j >= 0))
         low, high = np.minimum(i[alive], j[alive]), np.maximum(i[alive], j[alive])
         order = np.lexsort((high, low))
-        chosen = alive[order]
-        pairs = Pairs(low[order], high[order], self.pairs.similarity[chosen], self.pairs.threshold)
-        return pairs, no_scores(len(pairs)) if self.scores is None else self.scores[chosen]
+        return alive[order], low[order], high[order]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a matcher said of pairs.
+
+    Attributes:
+        sure: ``(p,)`` float32 how sure it is that a pair shows one object: 0 to 1, 0.5 at its threshold; NaN where it
+            was not asked.
+        stamps: ``(p,)`` uint64 hash of files and settings behind it; 0 where it was not asked.
+    """
+
+    sure: np.ndarray
+    stamps: np.ndarray
+
+    @classmethod
+    def nothing(cls, count: int) -> "Verified":
+        """Of pairs that nobody was asked about."""
+        return cls(no_scores(count), np.zeros(count, np.uint64))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .show_region_level import ShowRegionLevel
 from .tag_duplicates import TagDuplicates
 from .train_matcher import TrainMatcher
 from .undo_duplicate_tags import UndoDuplicateTags
+from .verify_pairs import VerifyPairs
 
 OPERATORS = (
     ComputeForeground,
@@ -45,5 +46,6 @@ OPERATORS = (
     MatchObjects,
     ComputeCosalientMasks,
     TrainMatcher,
+    VerifyPairs,
     CheckCatalogue,
 )

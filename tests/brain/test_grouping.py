@@ -290,6 +290,24 @@ def test_risk_is_high_for_weak_links_chains_and_mixed_shots():
     np.testing.assert_allclose(mixed, [1 / 3, 1.0, 0.25, 0.25], atol=1e-6)
 
 
+def test_a_matcher_that_confirms_or_refutes_links_changes_the_order_of_risk():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    i, j = np.array([0, 2, 4], np.int32), np.array([1, 3, 5], np.int32)
+    pairs = Pairs(i, j, np.array([0.91, 0.95, 0.99], np.float32), 0.8)
+
+    before = group_risk(labels, pairs, 0.9)
+    unseen = group_risk(labels, pairs, 0.9, verified=np.full(3, np.nan))
+    after = group_risk(labels, pairs, 0.9, verified=np.array([0.9, np.nan, 0.25]))
+
+    np.testing.assert_allclose(before, [0.81, 0.25, 0.01], atol=1e-5)
+    np.testing.assert_array_equal(unseen, before)
+    # Confirmed with 0.8 of certainty: the gap to 1 shrinks from .09 to .018, the border to .18. Refuted with 0.5: the
+    # link stands half-way to the threshold, at .945 (border .55), and half of the trust is gone.
+    np.testing.assert_allclose(after, [0.18**2, 0.25, 1 - (1 - 0.55**2) * 0.5], atol=1e-4)
+    assert np.argsort(-before).tolist() == [0, 1, 2]
+    assert np.argsort(-after).tolist() == [2, 1, 0]
+
+
 def test_of_several_keepers_the_most_similar_one_is_named():
     vectors = on_a_circle([0, 10, 40, 45, 200, 201])
     keepers = np.array([True, False, False, True, False, False])
