@@ -43,6 +43,8 @@ bench: setup ## every benchmark on the photographs in this repository; DATA=/fol
 	@$(VENV)/python -m fiftyone_selfsame.benchmarks.speed ffa
 	@$(VENV)/python -m fiftyone_selfsame.benchmarks.speed duplicates
 	@$(VENV)/python -m fiftyone_selfsame.benchmarks.speed claid
+	@$(VENV)/python -m fiftyone_selfsame.benchmarks.speed matcher
+	@$(VENV)/python -m fiftyone_selfsame.benchmarks.speed correspondence
 	@$(VENV)/python -m fiftyone_selfsame.benchmarks.quality search --data fixtures/scenes/tiny/search
 bench: DATA ?= fixtures/demo_images
 

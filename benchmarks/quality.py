@@ -7,9 +7,9 @@ import argparse
 import sys
 
 from ..brain.errors import SelfsameError
-from . import embedded, foreground, identity, keypoints, neardup, search
+from . import coseg, embedded, foreground, identity, keypoints, neardup, search
 
-COMMANDS = (identity, neardup, foreground, keypoints, embedded, search)
+COMMANDS = (identity, neardup, foreground, keypoints, embedded, search, coseg)
 
 
 def main(arguments: list[str] | None = None) -> int:

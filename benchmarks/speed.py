@@ -7,7 +7,15 @@ import argparse
 import sys
 
 from ..brain.errors import SelfsameError
-from . import speed_claid, speed_correspondence, speed_duplicates, speed_ffa, speed_million, speed_panels
+from . import (
+    speed_claid,
+    speed_correspondence,
+    speed_duplicates,
+    speed_ffa,
+    speed_matcher,
+    speed_million,
+    speed_panels,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     speed_million.add_parser(subparsers)
     speed_claid.add_parser(subparsers)
     speed_correspondence.add_parser(subparsers)
+    speed_matcher.add_parser(subparsers)
     speed_panels.add_parser(subparsers)
     options = parser.parse_args(arguments)
     try:
