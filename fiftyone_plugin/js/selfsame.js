@@ -1,5 +1,6 @@
 /**
- * The views of the Duplicates and the Objects panel; their Python side is `fiftyone_plugin/panels`.
+ * What the views of all panels are made of, and the views of the Duplicates and the Objects panel; those of other panels
+ * are in files beside this one, which are loaded when such a panel opens. Their Python side is `fiftyone_plugin/panels`.
  *
  * Plain JavaScript that runs as it is, without a build: the App offers React and its own packages as globals. All text
  * from data goes through React, which escapes it.
@@ -18,6 +19,9 @@
   const React = window.React;
   const { useCallback, useEffect, useMemo, useRef, useState } = React;
   const h = React.createElement;
+
+  // Files beside this one are found by its address, which is known only now, while it is first run.
+  const ADDRESS = (document.currentScript || {}).src;
 
   const KINDS = { exact: "Exact", near: "Near", same_object: "Same object", similar: "Similar" };
   const KIND_HELP = {
@@ -78,6 +82,28 @@
     const all = { ...defaults, ...(saved || {}) };
     const change = (changes) => save((before) => ({ ...(before || {}), ...changes }));
     return [all, change];
+  }
+
+  /** Work that is asked of the server: whether any is going on, and what went wrong; the panel keeps the keyboard. */
+  function useGuard() {
+    const root = useRef(null);
+    const [error, setError] = useState(null);
+    const [busy, setBusy] = useState(false);
+    const guarded = async (work) => {
+      setBusy(true);
+      setError(null);
+      try {
+        return await work();
+      } catch (problem) {
+        setError(problem.message);
+        return null;
+      } finally {
+        setBusy(false);
+        const focused = document.activeElement;
+        if (root.current && (!focused || focused === document.body)) root.current.focus({ preventScroll: true });
+      }
+    };
+    return { root, error, setError, busy, guarded };
   }
 
   const source = (path) =>
@@ -348,6 +374,17 @@
     );
   }
 
+  function Pager({ page, word, onPage }) {
+    return h(
+      "div",
+      { className: "sfs-row sfs-pager" },
+      h(Button, { cy: "selfsame-page-back", icon: "chevron_left", off: !page.page, onClick: () => onPage(page.page - 1) }),
+      h("span", { "data-cy": "selfsame-page" }, `${count(page.page + 1)} / ${count(page.pages)}`),
+      h(Button, { cy: "selfsame-page-next", icon: "chevron_right", off: page.page + 1 >= page.pages, onClick: () => onPage(page.page + 1) }),
+      h("span", { className: "sfs-dim" }, plural(page.total, word))
+    );
+  }
+
   function GroupList({ page, word, open, marked, onOpen, onMark, onPage }) {
     const rows = page.groups.map((group, place) =>
       h(GroupRow, {
@@ -364,14 +401,7 @@
       React.Fragment,
       null,
       h("div", { className: "sfs-list", "data-cy": "selfsame-list" }, rows.length ? rows : h("p", { className: "sfs-dim" }, `No such ${word}.`)),
-      h(
-        "div",
-        { className: "sfs-row sfs-pager" },
-        h(Button, { cy: "selfsame-page-back", icon: "chevron_left", off: !page.page, onClick: () => onPage(page.page - 1) }),
-        h("span", { "data-cy": "selfsame-page" }, `${count(page.page + 1)} / ${count(page.pages)}`),
-        h(Button, { cy: "selfsame-page-next", icon: "chevron_right", off: page.page + 1 >= page.pages, onClick: () => onPage(page.page + 1) }),
-        h("span", { className: "sfs-dim" }, plural(page.total, word))
-      )
+      h(Pager, { page, word, onPage })
     );
   }
 
@@ -460,33 +490,17 @@
    */
   function useReview({ view, defaults }) {
     const call = useCall(view);
-    const root = useRef(null);
+    const { root, error, setError, busy, guarded } = useGuard();
     const [saved, save] = useSaved({ key: null, follow: true, advance: true, kind: "", undecided: false, page: 0, ...defaults });
     const [data, setData] = useState(null); // the answer of `overview`
     const [opened, setOpened] = useState(null); // {group, members}
     const [chosen, setChosen] = useState([]);
-    const [error, setError] = useState(null);
-    const [busy, setBusy] = useState(false);
     const current = useRef({});
     current.current = { saved, data, opened };
 
     const listed = (changes) => {
       const { key, sort, kind, undecided, page } = { ...current.current.saved, ...changes };
       return { key, sort, kind, undecided, page };
-    };
-    const guarded = async (work) => {
-      setBusy(true);
-      setError(null);
-      try {
-        return await work();
-      } catch (problem) {
-        setError(problem.message);
-        return null;
-      } finally {
-        setBusy(false);
-        const focused = document.activeElement;
-        if (root.current && (!focused || focused === document.body)) root.current.focus({ preventScroll: true });
-      }
     };
     const openGroup = (group) =>
       guarded(async () => {
@@ -586,7 +600,7 @@
     groups: page.groups.map((row) => (row.group === group ? { ...row, decided: true } : row)),
   });
 
-  /** Keys of a panel: letters, digits for members, and up and down through the list. */
+  /** Keys of a panel: letters, digits for members where there are any, and up and down through the list. */
   function keyHandler(review, letters) {
     return (event) => {
       const { tagName, type } = event.target;
@@ -594,11 +608,11 @@
       if (typing || event.ctrlKey || event.metaKey || event.altKey || !review.data || !review.data.page) return;
       const steps = { ArrowDown: 1, ArrowRight: 1, j: 1, ArrowUp: -1, ArrowLeft: -1, p: -1 };
       const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-      const members = review.opened ? review.opened.members : [];
+      const members = (review.opened && review.opened.members) || [];
       let act = null;
       if (key in steps) act = () => review.step(steps[key], false);
       else if (/^[1-9]$/.test(key) && members[key - 1]) act = () => review.toggle(members[key - 1].id);
-      else if (key === "Escape") act = () => review.setChosen([]);
+      else if (key === "Escape" && review.setChosen) act = () => review.setChosen([]);
       else if (key === "u") act = review.undo;
       else if (letters[key]) act = letters[key];
       if (!act) return;
@@ -608,8 +622,8 @@
     };
   }
 
-  /** The frame of a panel: head, error, two columns that become one in a narrow panel, help. */
-  function Frame({ review, onKeyDown, head, left, right, keys, name }) {
+  /** The frame of a panel: head, error, two columns that become one in a narrow panel, help; or how to begin. */
+  function Frame({ review, onKeyDown, head, left, right, keys, name, start }) {
     const { data, error, busy } = review;
     const empty = data && !data.page;
     return h(
@@ -618,7 +632,8 @@
       h("style", null, STYLE),
       error && h("div", { className: "sfs-error", role: "alert", "data-cy": "selfsame-error" }, h("span", { className: "sfs-grow" }, error), h(Button, { icon: "close", title: "Close", onClick: () => review.setError(null) })),
       !data && !error && h("div", { className: "sfs-empty" }, h("p", null, "Loading ...")),
-      empty && h(Empty, { start: data.start, onStart: () => review.prompt(data.start.operator, {}) }),
+      empty && start,
+      empty && !start && h(Empty, { start: data.start, onStart: () => review.prompt(data.start.operator, {}) }),
       data && data.page && h(React.Fragment, null, h("header", { className: "sfs-row sfs-wrap sfs-top" }, head), h("div", { className: left ? "sfs-columns" : "sfs-columns sfs-whole" }, left && h("aside", { className: "sfs-side" }, left), right), keys && h(Keys, { keys }))
     );
   }
@@ -1015,6 +1030,16 @@
   .sfs-pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 260px), 1fr)); gap: 8px; }
   .sfs-pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; padding: 5px; border: 1px solid var(--line); border-radius: 6px; background: var(--soft); font-size: 12px; }
   .sfs-pair > div { min-width: 0; display: flex; flex-direction: column; }
+  .sfs-strip.sfs-two { grid-template-columns: 1fr 1fr; } .sfs-two > div { aspect-ratio: 4 / 3; }
+  .sfs-two + .sfs-facts .sfs-kind { flex: none; } .sfs-verdict-match { --hue: #2fc77a; } .sfs-verdict-no_match { --hue: #e5534b; } .sfs-verdict-failed { --hue: #e89a1a; }
+  .sfs-said-accept { color: var(--keep); } .sfs-said-reject { color: var(--drop); }
+  .sfs-canvas { width: 100%; flex: none; } .sfs-canvas svg { display: block; user-select: none; }
+  .sfs-dimmed { fill: #000; opacity: .68; pointer-events: none; }
+  .sfs-line line { stroke: var(--tone); stroke-width: 1.6; } .sfs-line circle { fill: var(--tone); stroke: #111; stroke-width: 1; }
+  .sfs-line .sfs-reach { stroke: transparent; stroke-width: 10; } .sfs-line.sfs-lit line:not(.sfs-reach) { stroke-width: 3.2; } .sfs-line.sfs-faint { opacity: .22; }
+  .sfs-lines { max-height: 260px; overflow: auto; flex: none; } .sfs-lines tr { outline: none; } .sfs-lines tr.sfs-lit td { background: var(--softer); color: var(--fo-palette-text-primary, #fff); }
+  .sfs-swatch { display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: 6px; }
+  .sfs-scale { display: inline-block; width: 60px; height: 6px; border-radius: 3px; background: linear-gradient(90deg, hsl(8 85% 52%), hsl(74 85% 52%), hsl(140 85% 52%)); }
   .sfs-map { position: relative; height: 230px; } .sfs-map canvas, .sfs-map > svg { position: absolute; inset: 0; width: 100%; height: 100%; touch-action: none; }
   .sfs-map circle { stroke: #fff; stroke-width: 1.5; pointer-events: none; }
   .sfs-told { position: absolute; left: 6px; top: 4px; padding: 1px 6px; border-radius: 4px; background: var(--softer); font-size: 11px; pointer-events: none; }
@@ -1034,6 +1059,43 @@
 
   // --------------------------------------------------------------------------------------------------- registration
 
-  for (const [name, component] of [["SelfsameDuplicates", DuplicatesView], ["SelfsameObjects", ObjectsView]])
+  const loaded = new Map();
+
+  /** Runs a file beside this one, once; it puts its views into `window.__selfsame__.views`. */
+  function loadFile(file) {
+    if (!loaded.has(file)) {
+      const started = new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        const address = new URL(file, ADDRESS);
+        address.search = new URL(ADDRESS).search;
+        script.src = address.href;
+        script.onload = resolve;
+        script.onerror = () => reject(new Error(`${address.pathname} cannot be loaded; reload the page`));
+        document.head.append(script);
+      });
+      started.catch(() => loaded.delete(file));
+      loaded.set(file, started);
+    }
+    return loaded.get(file);
+  }
+
+  /** A view that is in another file. */
+  function fromFile(file, name) {
+    return function Loaded(props) {
+      const [problem, setProblem] = useState(null);
+      const [ready, setReady] = useState(Boolean(shared.views[name]));
+      useEffect(() => {
+        if (!ready) loadFile(file).then(() => setReady(true), (error) => setProblem(error.message));
+      }, []);
+      return ready ? h(shared.views[name], props) : h("div", { style: { padding: 16 } }, problem || "Loading ...");
+    };
+  }
+
+  const shared = { h, useCall, useGuard, useSaved, useNaturalSize, keyHandler, source, count, plural, fixed, fileName };
+  Object.assign(shared, { Button, Choice, Frame, Icon, Pager, RunChoice, Thumb, Tick, Undo, views: {} });
+  window.__selfsame__ = shared;
+
+  const views = { SelfsameDuplicates: DuplicatesView, SelfsameObjects: ObjectsView, SelfsameMatching: fromFile("pairs.js", "Matching") };
+  for (const [name, component] of Object.entries(views))
     window.__fop__.registerComponent({ name, label: name, component, type: window.__fop__.PluginComponentType.Component, activator: () => true });
 })();

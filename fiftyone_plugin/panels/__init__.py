@@ -1,6 +1,7 @@
-"""The panels of the plugin: reviewing duplicate groups, and reviewing same-object clusters."""
+"""The panels of the plugin: reviewing duplicate groups, same-object clusters, and matched pairs."""
 
 from .duplicates import DuplicatesPanel
+from .matching import MatchingPanel
 from .objects import ObjectsPanel
 
-PANELS = (DuplicatesPanel, ObjectsPanel)
+PANELS = (DuplicatesPanel, ObjectsPanel, MatchingPanel)

@@ -10,8 +10,9 @@ import fiftyone.operators as foo
 
 from ...brain.errors import ConfigError
 from ..runs import last_run, list_records
-from .base import Answer, ReviewPanel, event
+from .base import Answer, event
 from .group_pages import DatasetHandle
+from .review import ReviewPanel
 
 # Seconds after the panel was opened.
 _WARM_UP_AFTER = 1.0

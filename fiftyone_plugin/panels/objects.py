@@ -6,7 +6,8 @@ from typing import Any
 import fiftyone.operators as foo
 
 from ...brain.errors import ConfigError
-from .base import Answer, ReviewPanel, event
+from .base import Answer, event
+from .review import ReviewPanel
 
 _HELP = """
 Reviews same-object clusters, likely mistakes first. A click on a point of the map opens its cluster. Confirm, merge,

@@ -102,6 +102,10 @@ class AppPage:
         """Opens one of the plugin's panels beside the grid."""
         self._page.locator("[data-cy=new-panel-btn]").first.click()
         self._page.locator(f"[data-cy=new-panel-option-selfsame_{name}]").click()
+        return self.opened_panel(name)
+
+    def opened_panel(self, name: str) -> "PanelPage":
+        """One of the plugin's panels that is open, or about to be."""
         panel = PanelPage(self._page.locator(f"[data-cy=selfsame-{name}]"))
         panel.root.wait_for()
         return panel

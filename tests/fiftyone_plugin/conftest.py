@@ -126,3 +126,20 @@ def regions():
         return compute_claid_regions(samples, field, **{**defaults, **options})
 
     return run
+
+
+@pytest.fixture
+def ask():
+    """``ask(panel, event, dataset, **params)``: the answer to an event as the App's server gives it; what the App is
+    made to do is in ``ask.requests``, by name of the operation."""
+    from fiftyone.operators.executor import ExecutionContext, Executor
+
+    def call(panel, event, dataset, **params):
+        executor = Executor()
+        request = {"dataset_name": dataset.name if dataset is not None else None, "operator_uri": panel.uri}
+        context = ExecutionContext(request | {"params": {"panel_id": "p", **params}}, executor=executor)
+        answer = getattr(panel, event)(context)
+        call.requests = {item.operator_uri.split("/")[-1]: item.params for item in executor._requests}
+        return answer
+
+    return call

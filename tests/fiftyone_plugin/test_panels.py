@@ -32,23 +32,6 @@ def clustered(vector_dataset):
     return dataset
 
 
-@pytest.fixture
-def ask():
-    """``ask(panel, event, dataset, **params)``: the answer to an event as the App's server gives it; what the App is
-    made to do is in ``ask.requests``, by name of the operation."""
-    from fiftyone.operators.executor import ExecutionContext, Executor
-
-    def call(panel, event, dataset, **params):
-        executor = Executor()
-        request = {"dataset_name": dataset.name if dataset is not None else None, "operator_uri": panel.uri}
-        context = ExecutionContext(request | {"params": {"panel_id": "p", **params}}, executor=executor)
-        answer = getattr(panel, event)(context)
-        call.requests = {item.operator_uri.split("/")[-1]: item.params for item in executor._requests}
-        return answer
-
-    return call
-
-
 def test_the_view_is_told_where_to_send_every_event():
     for panel in (cls() for cls in PANELS):
         view = panel.render(None).to_json()["view"]
@@ -63,8 +46,8 @@ def test_the_view_in_javascript_calls_only_events_that_the_panels_answer():
 
     import fiftyone_selfsame
 
-    script = Path(fiftyone_selfsame.__file__).with_name("fiftyone_plugin") / "js" / "selfsame.js"
-    called = set(re.findall(r'(?:call|drawMap)\("(\w+)"', script.read_text()))
+    scripts = (Path(fiftyone_selfsame.__file__).with_name("fiftyone_plugin") / "js").glob("*.js")
+    called = {name for script in scripts for name in re.findall(r'(?:call|drawMap)\("(\w+)"', script.read_text())}
 
     assert called == {event for panel in PANELS for event in panel.events}
 
