@@ -44,12 +44,18 @@ class ComputeCosalientMasks(CurationOperator):
         inputs = types.Object()
         if forms.target_images(ctx, inputs):
             match_forms.choose_sets(ctx, inputs)
-            forms.name_field(
-                ctx, inputs, "field", "cosalient", Segmentation, label="Field", description="Where the masks go"
-            )
+            self._name_field(ctx, inputs)
             match_forms.choose_matcher(ctx, inputs)
             match_forms.matcher_options(forms.advanced_options(inputs), threshold=False)
         return types.Property(inputs, view=types.View(label=_LABEL))
+
+    def _name_field(self, ctx, inputs):
+        from ..fiftyone_plugin.cosalient_masks import check_field
+
+        shown = {"label": "Field", "description": "Where the masks go"}
+        name, usable = forms.name_field(ctx, inputs, "field", "cosalient", Segmentation, **shown)
+        if usable:
+            forms.require(inputs.get_property("field"), check_field, ctx.dataset, name)
 
     def arguments(self, ctx):
         return match_forms.matcher_arguments(super().arguments(ctx))

@@ -69,7 +69,8 @@ class VerifyPairs(CurationOperator):
 
         def finish(summary):
             yield ctx.ops.reload_dataset()
-            text = f"{summary.counts['confirmed']:,} links confirmed, {summary.counts['refuted']:,} refuted"
+            counts = summary.counts
+            text = f"{forms.counted(counts['confirmed'], 'link')} confirmed, {counts['refuted']:,} refuted"
             yield ctx.ops.notify(text, variant="success")
 
         return self.run(ctx, start, finish)
