@@ -24,6 +24,8 @@ _HOMES = {
     "find_exact_duplicates": "exact_duplicates",
     "find_leaks": "leaks",
     "match_objects": "match_objects",
+    "compute_correspondences": "compute_correspondences",
+    "load_correspondences": "correspondence_table",
     "regroup_duplicates": "duplicates",
     "search_by_object": "region_search",
     "show_duplicate_groups": "duplicate_views",

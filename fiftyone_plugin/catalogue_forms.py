@@ -213,7 +213,7 @@ def choose_check(ctx: Any, inputs: types.Object, sides: Sides) -> None:
     inputs.bool("download", default=False, label="Download the table as CSV", view=types.CheckboxView())
 
 
-def advanced_check(inputs: types.Object) -> None:
+def advanced_check(ctx: Any, inputs: types.Object) -> None:
     """The collapsed part of the form."""
     inputs.int("max_per_product", min=1, default=MAX_PER_PRODUCT, label="Most comparisons of a product")
     inputs.int("max_pairs", min=1, default=MAX_PAIRS, label="Most comparisons in all")
@@ -225,7 +225,7 @@ def advanced_check(inputs: types.Object) -> None:
         description="From which the least score of a match is found out; 0 takes the matcher's own",
     )
     inputs.str("name", label="Name of the evidence dataset", description="Empty: made of this dataset's name")
-    matcher_options(inputs, threshold=False)
+    matcher_options(ctx, inputs, threshold=False)
 
 
 def verdict_table(outputs: types.Object, details: Mapping[str, Any]) -> None:

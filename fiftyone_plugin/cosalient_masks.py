@@ -123,7 +123,7 @@ def compute_cosalient_masks_steps(
     settings = {**found.settings(), "saliency": saliency}
     _declare(samples, field, {"method": METHOD, **settings})
     counts = {"total": total, "done": 0, "skipped": 0, "failed": 0, "sets": len(sets), "nothing": 0}
-    summary = RunSummary(run_key_for(field), METHOD, counts, notices=choice.notices(found))
+    summary = RunSummary(run_key_for(field), METHOD, counts, notices=choice.notices(found, scores=False))
     summary.details = {"mask_dir": str(store.folder), "matcher": found.name}
     with recorded(samples, summary, {"field": field, "key": key, **settings}, started):
         job = _Masking(samples._dataset, field, found, store, summary)

@@ -8,6 +8,7 @@ from fiftyone.operators import types
 from ..brain.cosalient.names import FREE_MATCHERS, TRAINING_FREE
 from . import forms
 from .group_table import CLUSTER_METHOD, DUPLICATE_METHODS
+from .label_inputs import FIELD_PREFIX
 from .pairs import is_pair_dataset
 from .runs import list_records
 
@@ -42,18 +43,14 @@ def list_matchers(ctx: Any) -> list[list[str | None]]:
     return [[info.name, info.label, None] for info in registry.list_matchers()]
 
 
-def matcher_options(inputs: types.Object, *, threshold: bool = True) -> None:
+def matcher_options(ctx: Any, inputs: types.Object, *, threshold: bool = True) -> None:
     """The rest of what concerns a matcher."""
     choices = [(forms.AUTO, "Automatic", None)]
-    choices += [(name, label, text) for name, (label, text) in SALIENCY_CHOICES.items()]
-    forms.choose(
-        inputs,
-        "saliency",
-        choices,
-        default=forms.AUTO,
-        label="What stands out",
-        description="Training-free matcher only",
-    )
+    if (ctx.params.get("matcher") or TRAINING_FREE) in FREE_MATCHERS:
+        choices += [(name, label, text) for name, (label, text) in SALIENCY_CHOICES.items()]
+    for name in forms.label_fields(ctx.dataset, fo.Segmentation):
+        choices.append((f"{FIELD_PREFIX}{name}", f"Field {name}", "The masks of this field"))
+    forms.choose(inputs, "saliency", choices, default=forms.AUTO, label="What stands out")
     inputs.bool("refine", default=True, label="Give masks the edges of the picture", description="By GrabCut")
     if threshold:
         inputs.float(
@@ -68,9 +65,10 @@ def matcher_options(inputs: types.Object, *, threshold: bool = True) -> None:
 
 def matcher_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a request without those of the training-free matcher where another was chosen."""
-    if given.get("matcher", TRAINING_FREE) not in FREE_MATCHERS:
-        return {name: value for name, value in given.items() if name not in ("model", "saliency")}
-    return given
+    if given.get("matcher", TRAINING_FREE) in FREE_MATCHERS:
+        return given
+    dropped = ["model"] if str(given.get("saliency")).startswith(FIELD_PREFIX) else ["model", "saliency"]
+    return {name: value for name, value in given.items() if name not in dropped}
 
 
 def group_keys(dataset: fo.Dataset, methods: tuple[str, ...] = (*DUPLICATE_METHODS, CLUSTER_METHOD)) -> list[str]:

@@ -72,10 +72,10 @@ class MatcherChoice:
             found.threshold = float(threshold)
         return found
 
-    def notices(self, found: PairMatcher) -> list[str]:
-        """What a user should know of the matcher that was loaded."""
+    def notices(self, found: PairMatcher, *, scores: bool = True) -> list[str]:
+        """What a user should know of the matcher that was loaded; of its scores only where they play a part."""
         notices = []
-        if getattr(found, "calibrated", True) is False:
+        if scores and getattr(found, "calibrated", True) is False:
             notices.append(
                 f"Scores with {found.settings()['model']!r} are not calibrated: label some pairs and run train_matcher "
                 "with kind='logistic', or choose a threshold yourself."

@@ -6,6 +6,7 @@ from .check_catalogue import CheckCatalogue
 from .clear_object_search import ClearObjectSearch
 from .cluster_objects import ClusterObjects
 from .compute_claid_regions import ComputeClaidRegions
+from .compute_correspondences import ComputeCorrespondences
 from .compute_cosalient_masks import ComputeCosalientMasks
 from .compute_ffa import ComputeFFA
 from .compute_foreground import ComputeForeground
@@ -44,6 +45,7 @@ OPERATORS = (
     ShowRegionLevel,
     CreatePairs,
     MatchObjects,
+    ComputeCorrespondences,
     ComputeCosalientMasks,
     TrainMatcher,
     VerifyPairs,

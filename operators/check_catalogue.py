@@ -59,7 +59,7 @@ class CheckCatalogue(CurationOperator):
             if sides is not None:
                 catalogue_forms.show_plan(ctx, inputs, flat_params(ctx))
                 catalogue_forms.choose_check(ctx, inputs, sides)
-                catalogue_forms.advanced_check(forms.advanced_options(inputs))
+                catalogue_forms.advanced_check(ctx, forms.advanced_options(inputs))
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def arguments(self, ctx):

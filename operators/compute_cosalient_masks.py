@@ -46,7 +46,7 @@ class ComputeCosalientMasks(CurationOperator):
             match_forms.choose_sets(ctx, inputs)
             self._name_field(ctx, inputs)
             match_forms.choose_matcher(ctx, inputs)
-            match_forms.matcher_options(forms.advanced_options(inputs), threshold=False)
+            match_forms.matcher_options(ctx, forms.advanced_options(inputs), threshold=False)
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def _name_field(self, ctx, inputs):

@@ -53,7 +53,7 @@ class MatchObjects(CurationOperator):
                 label="Also on the original samples",
                 description="Mask, score and partner of the best pair of each",
             )
-            match_forms.matcher_options(forms.advanced_options(inputs))
+            match_forms.matcher_options(ctx, forms.advanced_options(inputs))
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def arguments(self, ctx):

@@ -8,6 +8,7 @@ different things: in SPair-71k the two eyes of a cat are a couple but no group.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -181,23 +182,28 @@ def groups_from_table(table: Mapping[str, Any]) -> KeypointGroups:
     """Couples and part groups from an entry of a ``keypoint_groups.json``.
 
     Args:
-        table: has ``flip_permutation`` and ``geometry_groups`` (slots), and may have ``names`` and ``side`` (0 middle,
-            1 left, 2 right).
+        table: has ``flip_permutation`` and ``geometry_groups`` (slots), and may have ``names`` (or
+            ``keypoint_names``) and ``side`` (0 middle, 1 left, 2 right).
 
     Raises:
         ConfigError: an entry is missing or does not fit.
     """
     try:
         flip = [int(slot) for slot in table["flip_permutation"]]
-        names = [str(name) for name in table.get("names") or range(len(flip))]
-        sides = {slot: ("left", "right")[side - 1] for slot, side in enumerate(table.get("side", ())) if side}
-        couples = [(slot, other) for slot, other in enumerate(flip) if slot < other]
-        made = _assembled(names, couples, table["geometry_groups"], sides)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        names = [str(name) for name in table.get("names") or table.get("keypoint_names") or range(len(flip))]
+        parts = [[int(slot) for slot in part] for part in table["geometry_groups"]]
+        numbers = [int(side) for side in table.get("side") or [0] * len(flip)]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"not a table of keypoint groups ({error!r})") from error
-    if made.partners != tuple(flip):
+    if not len(names) == len(numbers) == len(flip):
+        raise ConfigError(f"{len(names)} names, {len(numbers)} sides and {len(flip)} slots in `flip_permutation`")
+    if any(not 0 <= slot < len(flip) for slot in itertools.chain(flip, *parts)) or not set(numbers) <= {0, 1, 2}:
+        raise ConfigError(f"slots must be 0 to {len(flip) - 1}, and sides 0, 1 or 2")
+    if any(flip[other] != slot for slot, other in enumerate(flip)):
         raise ConfigError("`flip_permutation` is not its own inverse")
-    return made
+    _each_once(parts, names, "part group")
+    sides = {slot: ("left", "right")[number - 1] for slot, number in enumerate(numbers) if number}
+    return _assembled(names, [(slot, other) for slot, other in enumerate(flip) if slot < other], parts, sides)
 
 
 def parse_couples(text: str) -> list[tuple[str, str]]:

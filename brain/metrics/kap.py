@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from .decisions import average_precision
+from .keypoints import share_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class KapResult:
     @property
     def label(self) -> str:
         """In words: ``KAP@0.1 per category, box threshold``."""
-        return f"KAP@{self.alpha:g} per category, box threshold"
+        return f"KAP@{share_text(self.alpha)} per category, box threshold"
 
     def __str__(self) -> str:
         return f"{self.label}: {100 * self.value:.1f} % ({self.n_positives} of {self.n_samples} samples positive)"

@@ -9,7 +9,7 @@ With the threshold T, a share of the longer side of the target's box or image, t
 3. the nearest annotated keypoint is another one and within T: ``swap_mirror`` if it is the mirror partner,
    ``swap_group`` if a group mate, else ``swap_other``;
 4. within 2 T of its own place: ``jitter``;
-5. ``miss_object`` on the object, ``miss_background`` off it.
+5. ``miss_object`` on the object, ``miss_background`` off it, or where there is no prediction at all.
 
 "Swap" means another part of the same object here. The older taxonomies, which are neither exclusive nor alike, are in
 :mod:`.keypoint_taxonomies`.
@@ -23,7 +23,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..errors import ConfigError
-from .pck import EvaluatedPair, geometry_aware
+from .keypoints import share_text
+from .pck import EvaluatedPair, ThresholdKind, check_threshold, geometry_aware
 
 ErrorType = Literal[
     "correct",
@@ -54,15 +55,21 @@ class ErrorFlavour:
     Attributes:
         alpha: share of the reference length that makes the threshold T.
         threshold: the reference length is the longer side of the target's ``"box"``, or of the target ``"image"``.
+
+    Raises:
+        ConfigError: ``alpha`` is not positive, or the threshold is unknown.
     """
 
     alpha: float = 0.1
-    threshold: Literal["box", "image"] = "box"
+    threshold: ThresholdKind = "box"
+
+    def __post_init__(self) -> None:
+        check_threshold("error types", self.alpha, self.threshold)
 
     @property
     def label(self) -> str:
         """In words: ``error types at T = 0.1 of the box``."""
-        return f"error types at T = {self.alpha:g} of the {self.threshold}"
+        return f"error types at T = {share_text(self.alpha)} of the {self.threshold}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,15 +125,16 @@ def judge_pair(
         flavour: None takes the defaults.
         mask: ``(H, W)`` bool of the object in the target, in the frame of the points.
         box: ``(x1, y1, x2, y2)`` of the object in the target, used where there is no mask. With neither, there is no
-            background: every miss is ``miss_object``.
+            background: every prediction that misses is a ``miss_object``.
 
     Raises:
         ConfigError: shapes disagree, or the pair lacks what the threshold is a share of.
     """
     flavour = flavour or ErrorFlavour()
     partners = np.asarray(partners, int)
-    if partners.shape != pair.groups.shape or not np.array_equal(partners[partners], np.arange(len(partners))):
-        raise ConfigError("partners must be (K,) slots, and partners of each other")
+    _check_partners(partners, len(pair.groups))
+    if mask is not None and np.ndim(mask) != 2:
+        raise ConfigError(f"a mask of shape {np.shape(mask)} cannot be used; give (H, W)")
     length = pair.reference_length(flavour.threshold)
     distances = _distances(pair)
     paired = partners != np.arange(len(partners))
@@ -152,6 +160,13 @@ def judge_pair(
         inverted=inverted,
         gain=gain,
     )
+
+
+def _check_partners(partners: np.ndarray, size: int) -> None:
+    slots = np.arange(size)
+    inside = partners.shape == (size,) and np.isin(partners, slots).all()
+    if not inside or not np.array_equal(partners[partners], slots):
+        raise ConfigError(f"partners must be ({size},) slots, and partners of each other")
 
 
 def _distances(pair: EvaluatedPair) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..errors import ConfigError
+from .keypoints import point_distances
 
 CocoType = Literal["good", "jitter", "inversion", "swap", "miss"]
 COCO_TYPES: tuple[CocoType, ...] = get_args(CocoType)
@@ -59,15 +60,9 @@ def eccv22_counts(predictions: np.ndarray, targets: np.ndarray, threshold: float
         ConfigError: shapes disagree, or a target is not finite.
     """
     predictions, targets = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
-    if targets.ndim != 2 or targets.shape[1] != 2 or predictions.shape != targets.shape:
-        raise ConfigError(f"predictions {predictions.shape} and targets {targets.shape} must both be (N, 2)")
-    if not np.isfinite(targets).all():
-        raise ConfigError("a target is not finite; leave out the points that cannot be seen")
-    if not len(targets):
-        return Eccv22Counts(0, 0, 0, 0, 0, 0)
+    own = point_distances(predictions, targets)
     distances = np.linalg.norm(predictions[:, None] - targets, axis=-1)
-    distances = np.where(np.isfinite(distances), distances, np.inf)
-    own, least = np.diagonal(distances), distances.min(1)
+    least = np.where(np.isfinite(distances), distances, np.inf).min(1, initial=np.inf)
     counts = {
         "correct": own <= threshold,
         "correct_exclusive": (own <= threshold) & (own <= least),
@@ -122,7 +117,7 @@ def coco_types(
         ``(K,)`` object array of names; None where there is no prediction, or the own keypoint is not annotated.
 
     Raises:
-        ConfigError: shapes disagree.
+        ConfigError: shapes disagree, or an area or sigma is not positive.
     """
     predictions, places = np.asarray(predictions, np.float64), np.asarray(places, np.float64)
     partners = np.asarray(partners, int)
@@ -134,6 +129,8 @@ def coco_types(
         )
     sigmas = np.broadcast_to(np.asarray(sigmas, np.float64), (k,))
     areas = np.asarray(areas, np.float64)[:, None]
+    if not ((areas > 0).all() and (sigmas > 0).all()):
+        raise ConfigError("areas of objects and sigmas of keypoints must be positive")
     straight = keypoint_similarity(predictions, places, areas, sigmas)
     mirrored = keypoint_similarity(predictions, places[:, partners], areas, sigmas[partners])
     mirrored[:, partners == np.arange(k)] = 0.0

@@ -3,7 +3,8 @@
 A predicted point is correct if it lies nearer to the true one than a threshold, a share ``alpha`` of the longer side of
 the target's bounding box (Yang and Ramanan, "Articulated human detection with flexible mixtures of parts", PAMI 2013).
 The literature averages the verdicts in two ways that differ by several points of a percent, so both are given and no
-PCK should be shown without saying which one it is.
+PCK should be shown without saying which one it is: values that carry their flavour with them come from :mod:`.pck`,
+which is built on the verdicts and averages here.
 """
 
 from collections.abc import Iterable
@@ -29,6 +30,11 @@ class PCKScores:
     per_image: float
     n_points: int
     n_images: int
+
+
+def share_text(alpha: float) -> str:
+    """A share as it stands in labels, with no more digits than tell it from any other: ``0.1``, ``0.00001``, ``1``."""
+    return np.format_float_positional(float(alpha), trim="-")
 
 
 def pck_threshold(box_wh: tuple[float, float], alpha: float = 0.1) -> float:

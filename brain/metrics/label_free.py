@@ -136,7 +136,7 @@ class MatchEvidence:
 
 @dataclass(frozen=True, eq=False)
 class LabelFreeScores:
-    """Scores by name, NaN where there is none.
+    """Scores by name, NaN where there is none; to be stored or shown, take :meth:`of_match` and :meth:`of_pair`.
 
     Attributes:
         matches: the names of :data:`MATCH_SCORES`, ``(n,)`` float64 each.
@@ -147,6 +147,14 @@ class LabelFreeScores:
     matches: dict[str, np.ndarray]
     pairs: dict[str, np.ndarray]
     similarity: np.ndarray
+
+    def of_match(self, row: int) -> dict[str, float | None]:
+        """The scores of one match by name; None where it cannot be scored."""
+        return _row(self.matches, row)
+
+    def of_pair(self, row: int) -> dict[str, float | None]:
+        """The scores of one pair by name; None where it cannot be scored."""
+        return _row(self.pairs, row)
 
 
 def label_free_scores(
@@ -192,6 +200,11 @@ def label_free_scores(
     }
     found = np.isfinite(np.asarray(evidence.matches, np.float64)).all(1)
     return LabelFreeScores({name: np.where(found, matches[name], np.nan) for name in MATCH_SCORES}, of_pairs, strengths)
+
+
+def _row(scores: dict[str, np.ndarray], row: int) -> dict[str, float | None]:
+    values = {name: float(column[row]) for name, column in scores.items()}
+    return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
 def _unknown(count: int) -> np.ndarray:

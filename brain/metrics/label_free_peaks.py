@@ -21,6 +21,8 @@ PeakForm = Literal["ratio", "gap"]
 
 # Rows handled at a time: their maps fit a processor's cache.
 _ROWS = 64
+# An even share in single precision may come out as a little more than one.
+_MORE_THAN_EVEN = 1 + 1e-5
 _IN_PLANE = np.zeros((3, 3, 3), bool)
 _IN_PLANE[1] = True
 
@@ -165,7 +167,7 @@ def softmax_modes(similarity: np.ndarray, temperature: float = 0.02, mass: float
     modes = np.full(len(similarity), np.nan)
     for part in _chunks(len(similarity)):
         shares, counts = _softmax(similarity[part], temperature)
-        labels, found = ndimage.label(shares > 1 / np.maximum(counts, 1)[:, None, None], _IN_PLANE)
+        labels, found = ndimage.label(shares > _MORE_THAN_EVEN / np.maximum(counts, 1)[:, None, None], _IN_PLANE)
         masses = np.bincount(labels.ravel(), shares.ravel(), found + 1)
         large = masses > mass
         large[0] = False

@@ -88,3 +88,12 @@ def sphere_angles(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     cosines = np.full(len(source), np.nan)
     np.divide((source * target).sum(1), lengths, out=cosines, where=lengths > 0)
     return np.arccos(cosines.clip(-1, 1))
+
+
+def sphere_kept(source: np.ndarray, target: np.ndarray, share: float = SPHERE_SHARE) -> np.ndarray:
+    """``(n,)`` bool: the angle is at most this share of pi; background is never kept. Arguments: :func:`sphere_angles`.
+
+    Raises:
+        ConfigError: shapes disagree.
+    """
+    return sphere_angles(source, target) <= share * np.pi

@@ -15,9 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import ConfigError
-from .keypoints import pck_scores, pck_threshold, point_distances
+from ..pair_sampling import AZIMUTH_BINS
+from .keypoints import pck_scores, pck_threshold, point_distances, share_text
 
-AZIMUTH_BINS = 8
+ThresholdKind = Literal["box", "image"]
+THRESHOLD_KINDS: tuple[ThresholdKind, ...] = ("box", "image")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class PckFlavour:
         average: ``"image"``: mean over pairs of the share within each pair; ``"point"``: over all points together.
         threshold: the reference length is the longer side of the target's ``"box"``, or of the target ``"image"``.
         points: ``"all"`` that are visible in both images, or the ``"geometry_aware"`` ones among them.
-        exclusive: PCK†: of all points annotated in the target, a correct prediction must lie nearest to its own.
+        exclusive: PCK†: of all points annotated in the target, a correct prediction must lie nearest to its own. At
+            exactly the threshold it is wrong, as in every PCK here; the published count lets it pass
+            (:func:`.keypoint_taxonomies.eccv22_counts`).
 
     Raises:
         ConfigError: a value that is not named above.
@@ -37,34 +41,45 @@ class PckFlavour:
 
     alpha: float = 0.1
     average: Literal["image", "point"] = "image"
-    threshold: Literal["box", "image"] = "box"
+    threshold: ThresholdKind = "box"
     points: Literal["all", "geometry_aware"] = "all"
     exclusive: bool = False
 
     def __post_init__(self) -> None:
-        choices = {
-            "average": ("image", "point"),
-            "threshold": ("box", "image"),
-            "points": ("all", "geometry_aware"),
-        }
-        for name, values in choices.items():
+        check_threshold("PCK", self.alpha, self.threshold)
+        for name, values in (("average", ("image", "point")), ("points", ("all", "geometry_aware"))):
             if getattr(self, name) not in values:
                 raise ConfigError(f"PCK: {name}={getattr(self, name)!r}; there are {', '.join(values)}")
-        if not self.alpha > 0:
-            raise ConfigError(f"PCK: alpha={self.alpha} must be positive")
 
     @property
     def label(self) -> str:
         """In words: ``PCK@0.1 per image, box threshold, geometry-aware points``."""
-        words = f"PCK{'†' * self.exclusive}@{self.alpha:g} per {self.average}, {self.threshold} threshold"
+        words = f"PCK{'†' * self.exclusive}@{share_text(self.alpha)} per {self.average}, {self.threshold} threshold"
         return words + ", geometry-aware points" * (self.points == "geometry_aware")
 
     @property
     def key(self) -> str:
         """As the name of a field or column: ``pck_0p1_per_image_box_geo``; never the same for two flavours."""
         name = "pck_exclusive" if self.exclusive else "pck"
-        alpha = f"{self.alpha:g}".replace(".", "p").replace("-", "m")
+        alpha = share_text(self.alpha).replace(".", "p")
         return f"{name}_{alpha}_per_{self.average}_{self.threshold}" + "_geo" * (self.points == "geometry_aware")
+
+
+def check_threshold(metric: str, alpha: float, threshold: str) -> None:
+    """What every verdict on keypoints needs: a positive share of a length that there is.
+
+    Args:
+        metric: named in the error.
+        alpha: the share.
+        threshold: of what.
+
+    Raises:
+        ConfigError: either cannot be.
+    """
+    if threshold not in THRESHOLD_KINDS:
+        raise ConfigError(f"{metric}: threshold={threshold!r}; there are {', '.join(THRESHOLD_KINDS)}")
+    if not 0 < alpha < np.inf:
+        raise ConfigError(f"{metric}: alpha={alpha} must be positive and finite")
 
 
 @dataclass(frozen=True)
@@ -159,7 +174,7 @@ class EvaluatedPair:
         """``(K,)`` bool: visible in both images."""
         return self.source_visible & self.target_visible
 
-    def reference_length(self, kind: Literal["box", "image"]) -> float:
+    def reference_length(self, kind: ThresholdKind) -> float:
         """The longer side of the target's box or image, in pixels: the threshold for alpha = 1.
 
         Raises:
@@ -206,15 +221,9 @@ def mirror_pair_in_source(partners: np.ndarray, source_visible: np.ndarray, targ
     return source_visible & np.asarray(target_visible, bool) & paired & source_visible[..., partners]
 
 
-def azimuth_difference(a: np.ndarray, b: np.ndarray, bins: int = AZIMUTH_BINS) -> np.ndarray:
-    """Steps round the circle from one azimuth bin to another, the shorter way: 0 to ``bins // 2``."""
-    turn = np.abs(np.asarray(a) - np.asarray(b)) % bins
-    return np.minimum(turn, bins - turn)
-
-
-def opposite_half(a: np.ndarray, b: np.ndarray, bins: int = AZIMUTH_BINS) -> np.ndarray:
-    """Whether exactly one of two azimuth bins lies in the first half of the numbers (SPair-71k: 0 to 3)."""
-    return (np.asarray(a) < bins // 2) != (np.asarray(b) < bins // 2)
+def opposite_half(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Whether exactly one of two azimuth bins lies in the first half of the numbers, 0 to 3."""
+    return (np.asarray(a) < AZIMUTH_BINS // 2) != (np.asarray(b) < AZIMUTH_BINS // 2)
 
 
 def pose_sensitivity(values: Sequence[float]) -> float:

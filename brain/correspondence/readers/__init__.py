@@ -1,0 +1,1 @@
+"""Public data sets with keypoints, read from the folders they come in."""
