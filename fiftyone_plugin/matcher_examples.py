@@ -70,15 +70,8 @@ def pair_examples(
     Raises:
         ConfigError: an option cannot work, or no pair has an answer.
     """
-    if labels not in LABELS:
-        raise ConfigError(f"labels={labels!r} is unknown; use one of {', '.join(LABELS)}")
     rows = read_pairs(samples, ["label"])
-    verdicts = pair_verdicts(samples) if labels != LABEL else {}
-    answers = {
-        row.pair_id: verdicts[row.pair_id] == ACCEPT if row.pair_id in verdicts else row.values["label"] == MATCH
-        for row in rows
-        if row.pair_id in verdicts or (labels != DECISIONS and row.values["label"] is not None)
-    }
+    answers = pair_answers(samples, labels)
     if not answers:
         raise ConfigError(
             "no pair has an answer yet: accept and reject some in the Matching panel, or set their field label to"
@@ -100,6 +93,23 @@ def pair_examples(
     ]
     splits = [(split_of.get(row.source.id), split_of.get(row.target.id)) for row in chosen] if split else []
     return _readable(pairs, splits)
+
+
+def pair_answers(samples: foc.SampleCollection, labels: str = BOTH) -> dict[str, bool]:
+    """Whether both images show the same object, by ``pair_id`` of each pair that has an answer.
+
+    Raises:
+        ConfigError: ``labels`` is unknown, or the view holds no pairs.
+    """
+    if labels not in LABELS:
+        raise ConfigError(f"labels={labels!r} is unknown; use one of {', '.join(LABELS)}")
+    rows = read_pairs(samples, ["label"])
+    verdicts = pair_verdicts(samples) if labels != LABEL else {}
+    return {
+        row.pair_id: verdicts[row.pair_id] == ACCEPT if row.pair_id in verdicts else row.values["label"] == MATCH
+        for row in rows
+        if row.pair_id in verdicts or (labels != DECISIONS and row.values["label"] is not None)
+    }
 
 
 def product_examples(

@@ -45,6 +45,7 @@ def training_form(ctx: Any, inputs: types.Object) -> None:
     forms.choose(inputs, "kind", _KINDS, default=LOGISTIC, view=types.RadioGroup, label="What to train")
     if is_pair_dataset(ctx.dataset):
         forms.choose(inputs, "labels", _LABELS, default="both", label="Answers from")
+        _show_answers(ctx, inputs)
     elif not _choose_products(ctx, inputs):
         return
     _choose_split(ctx, inputs)
@@ -85,6 +86,26 @@ def _check_name(name: str) -> None:
     from ..brain.cosalient.registry import new_matcher_folder
 
     new_matcher_folder(name)
+
+
+def _show_answers(ctx: Any, inputs: types.Object) -> None:
+    """How many pairs there are to learn from, before training starts."""
+    match, apart = _answers(ctx, ctx.params.get("labels") or "both")
+    text = f"{match:,} matching and {apart:,} other pairs have an answer."
+    if match and apart:
+        inputs.view("answers", types.Notice(label=text))
+        return
+    hint = "Accept and reject some in the Matching panel, or set their field “label” to match or non_match."
+    inputs.view("answers", types.Warning(label=text, description=hint))
+
+
+@forms.cached_in_prompt
+def _answers(ctx: Any, labels: str) -> list[int]:
+    """Numbers of matching and of other pairs."""
+    from .matcher_examples import pair_answers
+
+    answers = list(pair_answers(ctx.target_view(), labels).values())
+    return [answers.count(True), answers.count(False)]
 
 
 def _choose_products(ctx: Any, inputs: types.Object) -> bool:

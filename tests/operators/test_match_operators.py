@@ -40,6 +40,10 @@ def test_forms_resolve_on_pairs_and_on_a_selection(operator, request_of, form, b
     assert "problem" not in form(operator("compute_cosalient_masks"), request_of(pairs))
     training = form(operator("train_matcher"), request_of(pairs, {"kind": "network", "name": "mine"}))
     assert {"name", "kind", "labels", "encoder", "head", "steps"} <= set(training)
+    assert training["answers"]["view"]["label"] == "10 matching and 11 other pairs have an answer."
+    decided = form(operator("train_matcher"), request_of(pairs, {"labels": "decisions"}))
+    assert decided["answers"]["view"]["label"] == "0 matching and 0 other pairs have an answer."
+    assert "Matching panel" in decided["answers"]["view"]["description"]
     assert "belongs to a matcher" in str(form(operator("train_matcher"), request_of(pairs, {"name": "demo"}))["name"])
     two = request_of(dataset, selected=dataset.values("id")[:2])
     assert "problem" not in form(operator("create_pairs"), two)
