@@ -143,3 +143,19 @@ def ask():
         return answer
 
     return call
+
+
+@pytest.fixture
+def colour_matcher(monkeypatch):
+    """The colour matcher in place of any other; a request for one without refinement counts in the same object."""
+    from fiftyone_selfsame.fiftyone_plugin.match_setup import MatcherChoice
+    from fiftyone_selfsame.fixtures.colour_matcher import ColourMatcher
+
+    found = ColourMatcher()
+
+    def load(choice):
+        found.threshold = 0.8 if choice.threshold is None else choice.threshold
+        return found
+
+    monkeypatch.setattr(MatcherChoice, "load", load)
+    return found

@@ -13,10 +13,8 @@ from fiftyone_selfsame.fiftyone_plugin.check_catalogue import check_catalogue
 from fiftyone_selfsame.fiftyone_plugin.comparison_store import Compared, ComparisonStore
 from fiftyone_selfsame.fiftyone_plugin.mask_store import read_mask
 from fiftyone_selfsame.fiftyone_plugin.match_objects import match_objects
-from fiftyone_selfsame.fiftyone_plugin.match_setup import MatcherChoice
 from fiftyone_selfsame.fiftyone_plugin.pairs import derived_pairs, flat_pairs, read_pairs, set_pair_values
 from fiftyone_selfsame.fiftyone_plugin.runs import load_record
-from fiftyone_selfsame.fixtures.colour_matcher import ColourMatcher
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -37,16 +35,9 @@ SHELF = [
 
 
 @pytest.fixture(autouse=True)
-def matcher(monkeypatch):
-    """The colour matcher in place of any other; a request for one without refinement counts in the same object."""
-    found = ColourMatcher()
-
-    def load(choice):
-        found.threshold = 0.8 if choice.threshold is None else choice.threshold
-        return found
-
-    monkeypatch.setattr(MatcherChoice, "load", load)
-    return found
+def matcher(colour_matcher):
+    """Compares in all tests of this file."""
+    return colour_matcher
 
 
 @pytest.fixture

@@ -7,10 +7,8 @@ import pytest
 from fiftyone_selfsame.fiftyone_plugin.create_pairs import create_pairs
 from fiftyone_selfsame.fiftyone_plugin.mask_store import read_mask
 from fiftyone_selfsame.fiftyone_plugin.match_objects import match_objects
-from fiftyone_selfsame.fiftyone_plugin.match_setup import MatcherChoice
 from fiftyone_selfsame.fiftyone_plugin.pair_decisions import pair_verdicts
 from fiftyone_selfsame.fiftyone_plugin.panels import MatchingPanel, pair_pages
-from fiftyone_selfsame.fixtures.colour_matcher import ColourMatcher
 from PIL import Image
 
 # Of two greys; scores 1, .9, .81, .5 and .04 (nothing in common), with the threshold .8.
@@ -18,16 +16,9 @@ GREYS = [(100, 100), (100, 125.5), (100, 148), (20, 147.5), (5, 250)]
 
 
 @pytest.fixture(autouse=True)
-def matcher(monkeypatch):
-    """The colour matcher in place of any other."""
-    found = ColourMatcher()
-
-    def load(choice):
-        found.threshold = 0.8 if choice.threshold is None else choice.threshold
-        return found
-
-    monkeypatch.setattr(MatcherChoice, "load", load)
-    return found
+def matcher(colour_matcher):
+    """Compares in all tests of this file."""
+    return colour_matcher
 
 
 @pytest.fixture
