@@ -24,9 +24,6 @@ SIDES = ("product", "use", "catalogue", "document", "documents")
 # Where the documents are.
 VALUES, DATASETS = "values", "datasets"
 
-# More text than this is not sent through the App; the file is on the server in any case.
-MAX_DOWNLOAD = 20 << 20
-
 _USUAL_PRODUCTS = ("product", "product_id", "sku", "gtin", "ean", "article", "item", "object")
 _USUAL_USES = ("use", "usage", "source", "role", "split")
 

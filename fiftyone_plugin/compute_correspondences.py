@@ -25,10 +25,11 @@ from .correspondence_table import rank_points, read_points, summed_up, write_ran
 from .engine.local import Progress, check_counts
 from .match_setup import recorded
 from .pairs import PairRow, check_pairs, read_pairs
-from .provenance import config_hash, file_stamp, sample_provenance
+from .provenance import config_hash
 from .result_keys import check_result_key
 from .runs import RunSummary, load_record, nothing_to_do
 from .steps import plain_function
+from .stored_matches import match_provenance
 
 # A kill loses at most so many pairs.
 _COMMIT = 32
@@ -137,7 +138,8 @@ def compute_correspondences_steps(
     fields.declare(pairs, {"method": METHOD, "run": key, **settings})
     summary = RunSummary(key, METHOD, {"total": len(rows), "done": 0, "skipped": 0, "failed": 0})
     summary.notices = options.notices()
-    with recorded(pairs, summary, {**settings, "key": key, "write_back": write_back}, started):
+    told = {"key": key, "couples": labels.couples, "write_back": write_back}
+    with recorded(pairs, summary, {**settings, **told}, started):
         job = _Matching(pairs, fields, labels, extractor, config_hash(METHOD, settings), summary)
         yield from job.run(rows, num_workers, overwrite, skip_failures)
         if earlier is not None and summary.counts["skipped"] == len(rows):
@@ -172,7 +174,9 @@ class _Matching:
         """Matches pairs and stores what comes out."""
         counts = self.summary.counts
         labels = self.labels.read([member.id for row in rows for member in (row.source, row.target)])
-        self._provenance = {row.pair_id: self._provenance_of(row, labels) for row in rows}
+        self._provenance = {
+            row.pair_id: match_provenance(self.stamp, row, labels[row.source.id], labels[row.target.id]) for row in rows
+        }
         kept = self.fields.name("provenance")
         todo = [row for row in rows if overwrite or row.values[kept] != self._provenance[row.pair_id]]
         counts["skipped"] = len(rows) - len(todo)
@@ -205,13 +209,6 @@ class _Matching:
             return {}
         per_point = float(np.average(known[:, 0], weights=known[:, 1]))
         return {flavour.label: float(known[:, 0].mean()), replace(flavour, average="point").label: per_point}
-
-    def _provenance_of(self, row: PairRow, labels: Mapping[str, SampleLabels]) -> str:
-        stamps = []
-        for member in (row.source, row.target):
-            own = labels[member.id]
-            stamps += [file_stamp(member.filepath), own.stamp, own.mask_stamp]
-        return sample_provenance(self.stamp, *stamps)
 
     def _outcomes(
         self, rows: Sequence[PairRow], labels: Mapping[str, SampleLabels], num_workers: int

@@ -15,6 +15,7 @@ from .correspondence_setup import CorrespondenceOptions
 from .dataset_io import FieldSpec, declare_fields, readable_and_internal, show_in_sidebar
 from .item_fields import Place, write_items
 from .pairs import SLICES, PairRow
+from .stored_kap import LABELS, SCORES, kap_values
 
 METHOD = "compute_correspondences"
 
@@ -137,6 +138,11 @@ class CorrespondenceFields:
         }
         specs |= {self.name(short): FieldSpec(kind, text) for short, (kind, text) in rows.items()}
         specs[self.pck] = FieldSpec(fo.FloatField, f"{self.options.pck_flavour.label}, of this pair alone")
+        for short, kind, text in (
+            (LABELS, fo.BooleanField, "Whether each detection of a keypoint is its true place, for KAP"),
+            (SCORES, fo.FloatField, "Similarity of each detection within the pair, for KAP"),
+        ):
+            specs[self.name(short)] = FieldSpec(fo.ListField, text, {"subfield": kind}, internal=True)
         specs[self.name("error")] = FieldSpec(fo.StringField, "Why this pair could not be matched", internal=True)
         specs[self.name("provenance")] = FieldSpec(
             fo.StringField, "Hash of files, keypoints and all settings; lets a re-run skip the pair", internal=True
@@ -242,5 +248,6 @@ def _pair_values(fields: CorrespondenceFields, outcome: PairMatches) -> dict[str
         "inverted": outcome.inverted,
         "judged": None if outcome.types is None else outcome.judged,
         **{name: number(value) for name, value in outcome.pair_scores.items()},
+        **kap_values(outcome.kap),
     }
     return {**{fields.name(name): value for name, value in short.items()}, fields.pck: number(outcome.pck)}

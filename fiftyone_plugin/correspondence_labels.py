@@ -60,6 +60,11 @@ class PairLabels:
         self.keypoints = None if keypoints is None else KeypointsInput(self._flat, keypoints, couples, _originals(info))
         self._foreground = None if foreground is None else ForegroundInput(self._flat, foreground)
 
+    @property
+    def couples(self) -> tuple[tuple[str, str], ...] | None:
+        """Mirror partners as they were told; None where they are read from the names."""
+        return None if self.keypoints is None else self.keypoints.couples
+
     def read(self, ids: Sequence[str]) -> dict[str, SampleLabels]:
         """The labels of samples by id."""
         keypoints = self.keypoints.paths if self.keypoints else []

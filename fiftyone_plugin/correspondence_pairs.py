@@ -12,10 +12,13 @@ from ..brain.correspondence.instance_distance import instance_distance
 from ..brain.correspondence.keypoint_free import keypoint_free_matches
 from ..brain.correspondence.keypoint_groups import KeypointGroups, groups_from_couples
 from ..brain.correspondence.views import IDENTITY, MIRROR, View
+from ..brain.geometry import points_to_canvas
+from ..brain.metrics.kap import KapSamples, kap_samples
 from ..brain.metrics.keypoint_errors import KeypointErrors, judge_pair
 from ..brain.metrics.label_free import MATCH_SCORES, PAIR_SCORES, label_free_scores
 from ..brain.metrics.pck import EvaluatedPair, pck
 from .correspondence_setup import CorrespondenceOptions
+from .judged_pairs import evaluated_pair
 from .keypoint_inputs import PairKeypoints
 
 # What of the label-free scores a pair has by itself: there are no spheres here, and ranks are taken over all pairs.
@@ -62,6 +65,7 @@ class PairMatches:
         inverted: whether exchanging mirror partners mends the pair; None where there is nothing to judge by.
         pck: of the pair; NaN where no keypoint is annotated in both.
         judged: how many keypoints the PCK is of.
+        kap: detections of the pair; None where similarities were not kept, or there is no box.
     """
 
     names: tuple[str, ...]
@@ -81,6 +85,7 @@ class PairMatches:
     inverted: bool | None = None
     pck: float = float("nan")
     judged: int = 0
+    kap: KapSamples | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ class _Facts:
     pair_scores: Mapping[str, float]
     distance: float
     distance_mirrored: float
+    kap: KapSamples | None = None
 
 
 def _asked(pair: DescribedPair, alignment: Alignment, options: CorrespondenceOptions) -> _Asked:
@@ -167,6 +173,7 @@ def _with_scores(
                 {name: float(scores.pairs[name][number]) for name in PAIR_SCORES},
                 float(evidence.imd_identity[number]) if evidence.imd_identity is not None else float("nan"),
                 float(evidence.imd_mirrored[number]) if evidence.imd_mirrored is not None else float("nan"),
+                _kap(pairs[number], evidence.similarity[rows], options),
             )
         )
     return found, facts
@@ -196,7 +203,7 @@ def _judged(
     mutual = np.zeros(len(matches.points), bool) if matches.mutual is None else matches.mutual
     kept = np.isfinite(matches.points).all(1) & asked.query.visible
     kept &= mutual | (not options.mutual_only)
-    evaluated = _evaluated(pair, np.where(kept[:, None], matches.points, np.nan), options)
+    evaluated = _evaluated(pair, np.where(kept[:, None], matches.points / target_size, np.nan), options)
     errors = None if evaluated is None else _errors(pair, evaluated, options)
     share = float("nan") if evaluated is None else pck([evaluated], options.pck_flavour).value
     return PairMatches(
@@ -217,39 +224,33 @@ def _judged(
         inverted=None if errors is None or errors.gain is None else errors.inverted,
         pck=share,
         judged=0 if evaluated is None else int(evaluated.judged.sum()),
+        kap=facts.kap,
     )
 
 
 def _evaluated(pair: DescribedPair, predictions: np.ndarray, options: CorrespondenceOptions) -> EvaluatedPair | None:
-    """The pair as its metrics take it; None without annotations of the target, or without the box they ask for."""
-    keypoints = pair.keypoints
-    box_wh = _box_wh(pair.target_mask)
-    if keypoints is None or not keypoints.annotated or (options.error_flavour.threshold == "box" and box_wh is None):
+    """The pair as its metrics take it; None where there is nothing to judge by."""
+    if pair.keypoints is None:
         return None
-    width, height = _size(pair.target[IDENTITY])
-    return EvaluatedPair(
-        predictions=predictions,
-        targets=keypoints.target * (width, height),
-        source_visible=np.isfinite(keypoints.source).all(1),
-        target_visible=np.isfinite(keypoints.target).all(1),
-        groups=keypoints.groups.group_ids,
-        box_wh=box_wh,
-        image_wh=(float(width), float(height)),
-        category=keypoints.category,
-    )
+    image_hw = pair.target[IDENTITY].geometry.image_hw
+    return evaluated_pair(pair.keypoints, predictions, image_hw, pair.target_mask, options.error_flavour.threshold)
+
+
+def _kap(pair: DescribedPair, similarity: np.ndarray, options: CorrespondenceOptions) -> KapSamples | None:
+    """Detections of the keypoints that the source shows; None where there is no box that their radius is a share of."""
+    evaluated = _evaluated(pair, np.full((len(similarity), 2), np.nan), options)
+    if evaluated is None or options.error_flavour.threshold != "box":
+        return None
+    geometry, shown = pair.target[IDENTITY].geometry, evaluated.source_visible
+    scale = max(geometry.content[2:]) / max(geometry.image_hw)
+    radius = options.error_flavour.alpha * evaluated.reference_length("box") * scale
+    places = points_to_canvas(evaluated.targets, geometry)
+    return kap_samples(similarity[shown], places[shown], evaluated.target_visible[shown], radius, float(geometry.patch))
 
 
 def _errors(pair: DescribedPair, evaluated: EvaluatedPair, options: CorrespondenceOptions) -> KeypointErrors:
     assert pair.keypoints is not None
     return judge_pair(evaluated, pair.keypoints.groups.permutation, options.error_flavour, mask=pair.target_mask)
-
-
-def _box_wh(mask: np.ndarray | None) -> tuple[float, float] | None:
-    """Width and height in pixels of what a mask marks; None where it marks nothing."""
-    if mask is None or not mask.any():
-        return None
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    return float(np.ptp(columns) + 1), float(np.ptp(rows) + 1)
 
 
 def _size(picture: ImageFeatures) -> np.ndarray:

@@ -10,9 +10,6 @@ from .forms import cached_in_prompt, choose, counted, refuse
 from .group_table import CLUSTER_METHOD, DUPLICATE_METHODS
 from .runs import list_records
 
-# More than this is not sent through the App; the file is on the server in any case.
-MAX_DOWNLOAD = 20 << 20
-
 _EXPORTS = [
     ("csv", "Table (CSV)", "A row for every member of a group, with file, decision, keeper, kind and similarity"),
     ("json", "Table (JSON)", "The same for programs"),

@@ -108,7 +108,7 @@ def pairs_by_similarity(
     if apart is not None:
         view = view.match(_without_copies(samples, apart))
     if within is not None:
-        _check_readable(samples, within)
+        readable_path(samples, within)
 
     def take(limit: int | None) -> list[PairSpec]:
         table = exhaust(read_vectors(view, field))
@@ -165,8 +165,8 @@ def pairs_by_category(
     Raises:
         ConfigError: a field cannot be used, or no such differences exist.
     """
-    categories = [None if value is None else str(value) for value in samples.values(_check_readable(samples, field))]
-    bins = None if azimuth is None else _azimuth_bins(samples, azimuth)
+    categories = [None if value is None else str(value) for value in samples.values(readable_path(samples, field))]
+    bins = None if azimuth is None else azimuth_bins(samples, azimuth)
     low, high = _check_differences(differences)
     blocks = pair_blocks(categories, bins, (low, high))
 
@@ -181,7 +181,7 @@ def pairs_by_category(
     return PairSource(sum(map(len, blocks)), take)
 
 
-def _check_readable(samples: foc.SampleCollection, field: str) -> str:
+def readable_path(samples: foc.SampleCollection, field: str) -> str:
     """The path whose values tell images apart; of a ``Classification`` its label."""
     found = samples.get_field(field) if isinstance(field, str) else None
     if getattr(found, "document_type", None) is fo.Classification:
@@ -194,7 +194,7 @@ def _check_readable(samples: foc.SampleCollection, field: str) -> str:
     return field
 
 
-def _azimuth_bins(samples: foc.SampleCollection, field: str) -> list[int | None]:
+def azimuth_bins(samples: foc.SampleCollection, field: str) -> list[int | None]:
     found = samples.get_field(field)
     if not isinstance(found, fo.IntField | fo.FloatField):
         raise ConfigError(f"azimuth={field!r} is no field of numbers of dataset {samples._dataset.name!r}")

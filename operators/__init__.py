@@ -11,10 +11,12 @@ from .compute_cosalient_masks import ComputeCosalientMasks
 from .compute_ffa import ComputeFFA
 from .compute_foreground import ComputeForeground
 from .create_pairs import CreatePairs
+from .evaluate_correspondences import EvaluateCorrespondences
 from .export_decisions import ExportDecisions
 from .find_duplicates import FindDuplicates
 from .find_exact_duplicates import FindExactDuplicates
 from .find_leaks import FindLeaks
+from .find_symmetry_errors import FindSymmetryErrors
 from .match_objects import MatchObjects
 from .search_by_object import SearchByObject
 from .show_duplicate_groups import ShowDuplicateGroups
@@ -46,6 +48,8 @@ OPERATORS = (
     CreatePairs,
     MatchObjects,
     ComputeCorrespondences,
+    EvaluateCorrespondences,
+    FindSymmetryErrors,
     ComputeCosalientMasks,
     TrainMatcher,
     VerifyPairs,

@@ -1,13 +1,11 @@
 """Operator: whether the documents of each product show what its catalogue shows."""
 
-import base64
-from pathlib import Path
-
 import fiftyone.operators as foo
 from fiftyone.operators import types
 
 from ..fiftyone_plugin import catalogue_forms, forms, match_forms
 from .base import CurationOperator, flat_params, show_fields
+from .downloads import download
 
 _LABEL = "Check catalogue"
 
@@ -93,15 +91,7 @@ def _show(ctx, summary):
     """Shows the products to look after, and hands out the table."""
     key, details = summary.key, summary.details
     if ctx.params.get("download"):
-        yield from _download(ctx, Path(details["path"]))
+        yield from download(ctx, details["path"])
     yield from show_fields(ctx, f"{key}_product_verdict", f"{key}_score", key)
     if summary.counts["without_evidence"]:
         yield ctx.ops.set_view(view=ctx.dataset.load_saved_view(details["view"]))
-
-
-def _download(ctx, path):
-    if path.stat().st_size > catalogue_forms.MAX_DOWNLOAD:
-        yield ctx.ops.notify(f"The table is too large to download here; it is in {path}", variant="warning")
-        return
-    url = f"data:text/csv;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    yield ctx.ops.browser_download(url, filename=path.name)

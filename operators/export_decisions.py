@@ -1,6 +1,5 @@
 """Operator: decisions as a table, or what is left without the dropped as a view, a dataset or files."""
 
-import base64
 from pathlib import Path
 
 import fiftyone.operators as foo
@@ -8,6 +7,7 @@ from fiftyone.operators import types
 
 from ..fiftyone_plugin import decision_forms, forms
 from .base import CurationOperator
+from .downloads import download
 
 _LABEL = "Export decisions"
 
@@ -49,19 +49,9 @@ class ExportDecisions(CurationOperator):
             yield ctx.ops.reload_dataset()
             path = Path(summary.details.get("path") or "")
             if path.suffix in (".csv", ".json"):
-                yield from _download(ctx, path)
+                yield from download(ctx, path)
 
         return self.run(ctx, start, finish)
 
     def resolve_output(self, ctx):
         return self.summary_form(ctx.results or {})
-
-
-def _download(ctx, path):
-    """Hands the table to the browser as well, which may run on another machine than the server."""
-    if path.stat().st_size > decision_forms.MAX_DOWNLOAD:
-        yield ctx.ops.notify(f"The table is too large to download here; it is in {path}", variant="warning")
-        return
-    kind = "text/csv" if path.suffix == ".csv" else "application/json"
-    url = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    yield ctx.ops.browser_download(url, filename=path.name)

@@ -93,7 +93,7 @@ def label_suspicion(evidence: SuspectEvidence) -> tuple[np.ndarray, np.ndarray]:
     """
     types = _as_types(evidence.types)
     judged = (types != "") & ~np.isin(types, NOT_IN_TARGET) & (evidence.partner_slots != evidence.slots)
-    suspects = (types == "swap_mirror") & ~_betrayed(evidence, types, judged) & ~np.isnan(evidence.label_free)
+    suspects = judged & (types == "swap_mirror") & ~_betrayed(evidence, types, judged) & ~np.isnan(evidence.label_free)
     support = np.stack([_support(evidence, side, judged, suspects) for side in (0, 1)], 1)
     value = (1 - evidence.label_free) * support.max(1, initial=0)
     return np.where(suspects, value, np.nan), (support[:, 1] >= support[:, 0]).astype(int)

@@ -10,6 +10,7 @@ from fiftyone_selfsame.fiftyone_plugin.compute_correspondences import compute_co
 from fiftyone_selfsame.fiftyone_plugin.correspondence_fields import SEVERITY
 from fiftyone_selfsame.fiftyone_plugin.correspondence_table import load_correspondences, write_table
 from fiftyone_selfsame.fiftyone_plugin.create_pairs import create_pairs
+from fiftyone_selfsame.fiftyone_plugin.evaluate_correspondences import evaluate_correspondences
 from fiftyone_selfsame.fiftyone_plugin.pairs import read_pairs
 from fiftyone_selfsame.fiftyone_plugin.runs import load_record
 from PIL import Image
@@ -360,3 +361,24 @@ def test_the_table_is_a_parquet_file(made):
     assert table["error_type"].value_counts().to_dict() == {"swap_mirror": 2, "correct": 2}
     assert table["mutual"].dtype == bool
     assert write_table(pairs, "corr", table).read_bytes()[:4] == b"PAR1"
+
+
+def test_a_run_keeps_what_kap_takes_and_the_couples_that_it_was_told(made):
+    _, pairs = made("own", "shifted", "mirrored", boxes=[0.1, 0.1, 0.8, 0.8])
+    match(pairs, foreground="field:box", couples="left eye = right eye")
+    assert load_record(pairs, "corr")["config"]["couples"] == [["left eye", "right eye"]]
+    labels = [label for (label,) in values(pairs, "kap_labels")]
+    # A keypoint that the target shows is a hit and a rival.
+    assert labels == [[True, False] * 4] * 2
+    scores = np.array([score for (score,) in values(pairs, "kap_scores")])
+    assert scores.min() >= 0
+    assert scores.max() == 1
+    hits, rivals = scores[:, ::2], scores[:, 1::2]
+    # In the shifted copy the true place is the most similar; in the mirrored one the eyes' is the other's.
+    assert (hits[0] > rivals[0]).all()
+    assert (hits[1] < rivals[1]).tolist() == [True, True, False, False]
+    summary = evaluate_correspondences(pairs, "corr", progress=False)
+    assert summary.counts["done"] == 2
+    (row,) = summary.details["kap"]
+    assert row["metric"] == "KAP@0.1 per category, box threshold"
+    assert 0.5 < row["value"] < 1
