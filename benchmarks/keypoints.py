@@ -1,8 +1,10 @@
 """``quality keypoints``: does the most similar patch of another image lie on the same point of the object?"""
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,13 +13,19 @@ from torch.nn import functional
 
 from ..brain.backbones import Backbone, default_backbone_name, load_backbone
 from ..brain.backbones.catalog import UNTRAINED
+from ..brain.correspondence.features import FeatureConfig, FeatureExtractor
+from ..brain.correspondence.views import IDENTITY
 from ..brain.errors import ConfigError
 from ..brain.ffa_weights import content_coverage
 from ..brain.geometry import Geometry, image_to_canvas, plan_geometry, points_to_canvas, points_to_image
 from ..brain.metrics.keypoints import correct_points, pck_scores, pck_threshold, swapped_points
+from ..fixtures.scenes.packaged import TINY_FOLDER
 from .describe import read_image
+from .keypoints_data import Question, mirror_questions, read_questions
+from .keypoints_matching import INSTANCE, NONE, TRUE_POSE, Answers, Features, answer, describe_items
+from .keypoints_study import Study, tables
 from .manifest import Item, Manifest, load_manifest
-from .report import emit
+from .report import emit, format_markdown, format_table
 
 # Share of the longer side of the target's box within which a point is correct: PCK@0.1.
 ALPHA = 0.1
@@ -33,12 +41,22 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--size", type=int, help="side of the encoder's input in pixels")
     parser.add_argument("--grey", action="store_true", help="take the colour out of all images first")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--scenes",
+        default=TINY_FOLDER,
+        help="folder of rendered scenes, whose poses are known (default: the packaged set)",
+    )
+    parser.add_argument("--bootstrap", type=int, default=500, help="resamples of the pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--markdown", action="store_true", help="print tables for a page of the documentation")
     parser.add_argument("--json", help="file to write the rows to")
     parser.set_defaults(func=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measures the model, the untrained stand-in and raw colour; prints one row per method and part of the data."""
+    """Measures the model, the untrained stand-in and raw colour, then matching with and without pose alignment."""
+    if options.bootstrap < 1:
+        raise ConfigError(f"--bootstrap {options.bootstrap} must be at least 1")
     manifest = load_manifest(options.data)
     cases = read_cases(manifest)
     backbone = load_backbone(options.model or default_backbone_name(), device=options.device)
@@ -58,8 +76,55 @@ def run(options: argparse.Namespace) -> None:
         "size": size,
         "grey": options.grey,
         "alpha": ALPHA,
+        "bootstrap": options.bootstrap,
+        "seed": options.seed,
+        "scenes": str(options.scenes),
     }
-    emit(rows, data=manifest.folder, settings=settings, json_path=options.json, title=title)
+    extractor = FeatureExtractor(backbone, FeatureConfig(size))
+    studies = {
+        found.name: study_set(found, extractor, options)
+        for found in (manifest, load_manifest(Path(options.scenes) / "keypoints"))
+    }
+    emit(
+        rows,
+        data=manifest.folder,
+        settings={**settings, "studies": studies},
+        json_path=options.json,
+        title=title,
+        markdown=options.markdown,
+    )
+    as_table = format_markdown if options.markdown else format_table
+    for name, found in studies.items():
+        for heading, lines in found.items():
+            print(f"\n{name}, {heading}\n\n{as_table(lines)}")
+
+
+def study_set(manifest: Manifest, extractor: FeatureExtractor, options: argparse.Namespace) -> dict[str, Any]:
+    """All tables on one set, by their headings; pictures are described once.
+
+    Raises:
+        ConfigError: the manifest has no pairs, or faults.
+    """
+    questions = read_questions(manifest)
+    if not questions:
+        raise ConfigError(f"{manifest.folder}: no pair has `shared` keypoints; nothing can be matched")
+    items = {item.id: item for one in questions for item in (one.source, one.target)}
+    print(f"{manifest.name}: describing {len(items)} pictures ...", file=sys.stderr, flush=True)
+    features = describe_items(extractor, list(items.values()), grey=options.grey)
+    print(f"{manifest.name}: matching {len(questions)} pairs ...", file=sys.stderr, flush=True)
+    found = dict(tables(_study(questions, features, list(answer(questions, features)), options)))
+    sizes = {name: features[name, IDENTITY].geometry.image_hw for name in items}
+    own = mirror_questions(questions, sizes)
+    if own:
+        control = _study(own, features, list(answer(own, features, (NONE, INSTANCE, TRUE_POSE))), options)
+        found["control: each picture and its own mirror image, swaps"] = control.swap_rows()
+    return found
+
+
+def _study(
+    questions: Sequence[Question], features: Features, answers: Sequence[Answers], options: argparse.Namespace
+) -> Study:
+    return Study(questions, features, answers, options.bootstrap, options.seed)
 
 
 @dataclass(frozen=True)

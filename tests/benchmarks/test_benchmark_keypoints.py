@@ -44,6 +44,16 @@ def write_set(folder, **target):
     return folder
 
 
+def write_scenes(folder):
+    """The same pair as a rendered set, with boxes, seen from one eighth of a circle to the left and to the right."""
+    (folder / "keypoints").mkdir(parents=True)
+    path = write_set(folder / "keypoints", bbox=[0, 0, 112, 112], azimuth_bin=7) / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["items"][0] |= {"bbox": [0, 0, 112, 112], "azimuth_bin": 1}
+    path.write_text(json.dumps({**manifest, "name": "scenes"}))
+    return folder
+
+
 def colour_row(folder):
     rows = measure({RAW_COLOUR: ColourDescriptor(112, 14)}, read_cases(load_manifest(folder)))
     return next(row for row in rows if row["group"] == "faces")
@@ -101,20 +111,31 @@ def test_the_command_measures_the_model_beside_the_untrained_one_and_raw_colour(
     model = str(make_model_folder("dinov2", tmp_path / "model"))
     data, out = write_set(tmp_path), tmp_path / "out.json"
 
-    options = ["--model", model, "--size", "56", "--device", "cpu", "--json", str(out)]
-    assert main(["keypoints", "--data", str(data), *options]) == 0
+    scenes = write_scenes(tmp_path / "scenes")
+
+    options = ["--model", model, "--size", "56", "--device", "cpu", "--json", str(out), "--bootstrap", "5"]
+    assert main(["keypoints", "--data", str(data), "--scenes", str(scenes), *options]) == 0
 
     record = json.loads(out.read_text())
     assert [row["method"] for row in record["rows"]] == [model, "embedded-untrained", RAW_COLOUR] * 2
     assert [row["group"] for row in record["rows"]] == ["all"] * 3 + ["faces"] * 3
     assert (record["settings"]["size"], record["settings"]["grey"]) == (56, False)
     assert "PCK@0.1 of 1 pairs" in capsys.readouterr().out
+    photographs, rendered = record["settings"]["studies"]["squares"], record["settings"]["studies"]["scenes"]
+    assert [row["pairs"] for row in rendered["KAP"]] == [1, 1]
+    # Without a box there is neither KAP nor a box threshold; without azimuths, nothing is required.
+    assert "KAP" not in photographs
+    assert {row["n"] for row in photographs["PCK"] if "box threshold" in row["metric"]} == {0}
+    assert not any(heading.startswith("required") for heading in photographs)
+    assert any(heading.startswith("required") for heading in rendered)
 
 
 def test_the_untrained_model_is_not_measured_twice_and_grey_pictures_have_no_colour_to_go_by(tmp_path):
     data, out = write_set(tmp_path), tmp_path / "out.json"
 
+    scenes = str(write_scenes(tmp_path / "scenes"))
     arguments = ["keypoints", "--data", str(data), "--model", "embedded-untrained", "--device", "cpu", "--grey"]
+    arguments += ["--scenes", scenes, "--bootstrap", "5"]
     assert main([*arguments, "--json", str(out)]) == 0
 
     rows = json.loads(out.read_text())["rows"]
