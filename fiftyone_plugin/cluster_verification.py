@@ -14,9 +14,10 @@ from ..brain.ffa import FFAConfig, FFAExtractor
 from ..brain.foreground import load_foreground
 from ..brain.images import decode_image
 from ..brain.verification import TokenReader, TokenVerifier
+from .dataset_io import FIELD_PREFIX
 from .fingerprints import crop_box
 from .item_fields import Place
-from .label_inputs import FIELD_PREFIX, DetectionsInput, ForegroundInput
+from .label_inputs import DetectionsInput, ForegroundInput
 from .vectors import VectorTable
 
 # An ``(H, W, 3)`` image and its foreground, if that is known.

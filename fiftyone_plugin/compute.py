@@ -12,10 +12,10 @@ from ..brain.ffa import FFAConfig, FFAExtractor, ffa_preset
 from ..brain.ffa_objects import ObjectRoute
 from ..brain.foreground import PixelForeground, TokenForeground, load_foreground
 from ..brain.token_cache import TokenCache
-from .dataset_io import check_field_name, check_own_field, image_samples
+from .dataset_io import FIELD_PREFIX, check_field_name, check_own_field, image_samples
 from .engine.local import Job, Method, Progress, check_counts, stream
 from .followups import Followups
-from .label_inputs import FIELD_PREFIX, DetectionsInput, ForegroundInput
+from .label_inputs import DetectionsInput, ForegroundInput
 from .loading import default_batch_size, load_model
 from .mask_store import MASK_TARGETS, MaskStore
 from .methods import FFAMethod, ObjectsMethod, PixelMaskMethod, TokenMaskMethod, other_settings

@@ -31,8 +31,9 @@ from .runs import RunSummary, load_record, nothing_to_do
 from .steps import plain_function
 from .stored_matches import match_provenance
 
-# A kill loses at most so many pairs.
+# A kill loses at most so many pairs; fewer where each takes minutes.
 _COMMIT = 32
+_SLOW_COMMIT = 4
 
 
 def compute_correspondences_steps(
@@ -57,6 +58,7 @@ def compute_correspondences_steps(
     cache_tokens: bool = False,
     overwrite: bool = False,
     skip_failures: bool = True,
+    diffusion: str | None = None,
 ) -> Generator[Progress, None, RunSummary]:
     """Finds the keypoints of the source of each pair again in its target.
 
@@ -97,13 +99,20 @@ def compute_correspondences_steps(
         cache_tokens: keep the encoder's tokens on disk, so that other settings need no encoder; 5 MB per image at 840.
         overwrite: match again what is up to date.
         skip_failures: put the reason of a failure into ``<key>_error`` and go on; False raises at the first.
+        diffusion: a model of Stable Diffusion 1.5 whose features join those of the backbone with equal say, projected
+            onto the principal components of each pair: a name on the Hugging Face Hub
+            (``"stable-diffusion-v1-5/stable-diffusion-v1-5"``), in ``$SELFSAME_MODELS_DIR``, or a folder in the format
+            of ``diffusers``; None does without. Takes the extra ``diffusion``, and a GPU unless there are few images.
+            Its features are always kept on disk, as with ``cache_tokens``, 13 MB per view of an image; so each view
+            passes through it once, as long as they fit into the 10 GB that are kept. As all views of a pair share their
+            components, ``alignment`` and ``label_free`` change similarities a little.
 
     Returns:
         What was done; ``counts`` has ``total``, ``done``, ``skipped``, ``failed`` and ``matches``, ``details`` the
         ``table``, the number of each error type (``errors``) and the ``pck`` by flavour, each of all pairs of the key.
 
     Raises:
-        ConfigError: no pair dataset, or an option cannot work.
+        ConfigError: no pair dataset, an option cannot work, or the extra that ``diffusion`` takes is not installed.
         ModelError: a model cannot be loaded.
         ImageError: a pair cannot be matched, with ``skip_failures=False``.
     """
@@ -123,6 +132,7 @@ def compute_correspondences_steps(
         device,
         precision,
         cache_tokens,
+        diffusion,
     )
     fields = CorrespondenceFields(key, options)
     check_result_key(samples, key, METHOD, fields.specs)
@@ -181,7 +191,8 @@ class _Matching:
         todo = [row for row in rows if overwrite or row.values[kept] != self._provenance[row.pair_id]]
         counts["skipped"] = len(rows) - len(todo)
         outcomes = self._outcomes(todo, labels, num_workers)
-        while chunk := list(islice(outcomes, _COMMIT)):
+        commit = _COMMIT if self.fields.options.diffusion is None else _SLOW_COMMIT
+        while chunk := list(islice(outcomes, commit)):
             write_correspondences(self.pairs, self.fields, chunk)
             reasons = {found.row.pair_id: found.outcome for found in chunk if isinstance(found.outcome, str)}
             self.summary.failed |= reasons
@@ -224,7 +235,7 @@ class _Matching:
         options = self.fields.options
         read_mask = None if options.foreground_field is None else self.labels.read_mask
         with ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="selfsame-match") as pool:
-            shelf = DescribedShelf(self.extractor, pool, read_mask, cached=options.cache_tokens)
+            shelf = DescribedShelf(self.extractor, pool, read_mask, cached=options.keeps_tokens)
             for number, outcome in match_tasks(tasks, options, shelf):
                 provenance = None if isinstance(outcome, str) else self._provenance[ready[number].pair_id]
                 yield MatchedPair(ready[number], outcome, provenance)

@@ -6,7 +6,7 @@ import fiftyone as fo
 from fiftyone.operators import types
 
 from . import forms
-from .label_inputs import FIELD_PREFIX
+from .dataset_io import FIELD_PREFIX
 
 DECODING_CHOICES = (
     ("window", "Soft-argmax in a window", "Between cells, near the most similar one"),
@@ -23,6 +23,11 @@ ALIGNMENT_CHOICES = (
 VISIBILITY_CHOICES = (
     ("source", "Couples that the source shows", "Needs nothing of the target"),
     ("mutual", "Couples that both images show", "As published evaluations do; peeks at the target's keypoints"),
+)
+
+DIFFUSION_NOTICE = (
+    "Stable Diffusion needs a GPU with some 10 GB of memory: on a CPU a hundred images take from half an hour to hours."
+    " Its features are kept on disk, about 13 megabytes per image and as much for its mirror image."
 )
 
 
@@ -80,10 +85,11 @@ def choose_object(ctx: Any, inputs: types.Object) -> None:
     inputs.float("alpha", min=0.001, max=1.0, default=0.1, label="Share within which a keypoint is correct")
 
 
-def matching_options(inputs: types.Object) -> None:
-    """How keypoints are matched, where, and what is kept."""
+def matching_options(ctx: Any, inputs: types.Object) -> None:
+    """How keypoints are matched, where, and what is kept; ``inputs`` is the collapsed part of the form."""
     inputs.int("size", min=16, label="Side of the canvas in pixels", description="Empty: about 840")
     forms.choose(inputs, "decoding", DECODING_CHOICES, default="window", label="How places are read")
+    choose_diffusion(ctx, inputs)
     forms.choose_device(inputs)
     formats = [(forms.AUTO, "Automatic", None), *((name, name, None) for name in ("fp32", "bf16", "fp16"))]
     forms.choose(inputs, "precision", formats, default=forms.AUTO, label="Number format")
@@ -95,3 +101,40 @@ def matching_options(inputs: types.Object) -> None:
         description="Other settings on the same images then need no encoder; about 5 megabytes per image",
     )
     forms.run_options(inputs)
+
+
+def choose_diffusion(ctx: Any, inputs: types.Object) -> None:
+    """A second network whose features join those of the encoder, and what that takes."""
+    view = types.AutocompleteView()
+    for value, label in diffusion_models():
+        view.add_choice(value, label=label)
+    prop = inputs.str(
+        "diffusion",
+        label="Features of Stable Diffusion",
+        description="Empty: the encoder alone. A name on the Hugging Face Hub, or of a folder of models",
+        view=view,
+    )
+    if value := (ctx.params.get("advanced") or {}).get("diffusion"):
+        forms.require(prop, check_diffusion, value)
+        inputs.view("diffusion_notice", types.Notice(label=DIFFUSION_NOTICE))
+
+
+def check_diffusion(name: str) -> None:
+    """Refuses a model that a user of the App may not load, or that cannot be run here.
+
+    Raises:
+        ConfigError: see above.
+    """
+    from ..brain.correspondence.diffusion import require_diffusers
+
+    require_diffusers()
+    forms.check_model(name)
+
+
+def diffusion_models() -> list[tuple[str, str]]:
+    """Name and label of the published model and of each local folder of that kind."""
+    from ..brain.correspondence.diffusion import DEFAULT_MODEL, local_diffusion_models
+
+    local = local_diffusion_models()
+    published = [] if DEFAULT_MODEL in local else [(DEFAULT_MODEL, f"{DEFAULT_MODEL}: from the Hugging Face Hub")]
+    return [*published, *((name, f"Local folder {name}") for name in local)]

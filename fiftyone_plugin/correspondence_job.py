@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..brain.correspondence.features import FeatureExtractor, ImageFeatures, PreparedPicture
+from ..brain.correspondence.joint_features import project_jointly
 from ..brain.correspondence.views import View
 from ..brain.cosalient.comparison import full_size
 from ..brain.errors import ImageError
@@ -17,11 +18,13 @@ from .correspondence_pairs import DescribedPair, PairMatches, match_pairs
 from .correspondence_setup import CorrespondenceOptions
 from .keypoint_inputs import PairKeypoints
 
-# Described pictures that are held: at 60 × 60 × 768 each view takes 11 MB.
+# Described pictures that are held: at 60 × 60 × 768 each view takes 11 MB, with the layers of a second network 26 MB.
 MAX_BYTES = 1_000_000_000
 
 # Views of pictures that are described, and held, for the pairs that are matched at a time.
 _VIEWS_AT_ONCE = 48
+# Likewise where a second network takes part: what a pair is projected onto takes as much memory again.
+_LAYERED_VIEWS_AT_ONCE = 12
 
 # Reads the ``(H', W')`` foreground of a sample for an image of some height and width; None where nothing marks it.
 ReadMask = Callable[[str, tuple[int, int]], np.ndarray | None]
@@ -62,7 +65,7 @@ class DescribedPicture:
     def nbytes(self) -> int:
         """Memory it takes."""
         own = 0 if self.mask is None else self.mask.nbytes
-        return own + sum(one.features.nbytes for one in self.views.values())
+        return own + sum(one.nbytes for one in self.views.values())
 
 
 class DescribedShelf:
@@ -157,7 +160,8 @@ def match_tasks(
         the number of a pair and its matches, or why it could not be matched; in an order of its own.
     """
     order = sorted(range(len(tasks)), key=lambda number: (tasks[number].source.path, tasks[number].target.path))
-    step = max(1, _VIEWS_AT_ONCE // (len(options.views) + len(options.target_views)))
+    at_once = _VIEWS_AT_ONCE if options.diffusion is None else _LAYERED_VIEWS_AT_ONCE
+    step = max(1, at_once // (len(options.views) + len(options.target_views)))
     for start in range(0, len(order), step):
         block = order[start : start + step]
         wanted: dict[Picture, set[View]] = {}
@@ -183,4 +187,19 @@ def _described(
 ) -> DescribedPair:
     views = {view: source.views[view] for view in options.views}
     turned = {view: target.views[view] for view in options.target_views}
-    return DescribedPair(views, turned, task.keypoints, target.mask)
+    return DescribedPair(*comparable(views, turned), task.keypoints, target.mask)
+
+
+def comparable(
+    source: Mapping[View, ImageFeatures], target: Mapping[View, ImageFeatures]
+) -> tuple[dict[View, ImageFeatures], dict[View, ImageFeatures]]:
+    """The views of a pair in features that may be compared.
+
+    Those of a backbone alone are so already. With a second network they become the principal components of all the
+    views that are given; other views make other features.
+    """
+    described = [*source.values(), *target.values()]
+    if any(one.layers for one in described):
+        described = project_jointly(described)
+    own, others = described[: len(source)], described[len(source) :]
+    return dict(zip(source, own, strict=True)), dict(zip(target, others, strict=True))

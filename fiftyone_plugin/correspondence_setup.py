@@ -9,14 +9,16 @@ from ..brain.backbones.device import Precision
 from ..brain.backbones.loader import load_backbone
 from ..brain.correspondence.alignment import AlignConfig, Visibility
 from ..brain.correspondence.decoding import DECODINGS, DecodeConfig
+from ..brain.correspondence.diffusion import DiffusionConfig, DiffusionFeatures
 from ..brain.correspondence.features import FeatureConfig, FeatureExtractor
+from ..brain.correspondence.joint_features import COMPONENTS
 from ..brain.correspondence.matching import MatchConfig
 from ..brain.correspondence.views import ALL_VIEWS, IDENTITY, MIRROR, MIRROR_VIEWS, View
 from ..brain.errors import ConfigError
 from ..brain.metrics.keypoint_errors import ErrorFlavour
 from ..brain.metrics.pck import PckFlavour
 from ..brain.token_cache import TokenCache
-from .label_inputs import FIELD_PREFIX
+from .dataset_io import FIELD_PREFIX
 
 # The most similar cell, and only where the way back leads to the cell that one came from.
 MUTUAL = "mutual"
@@ -25,6 +27,9 @@ CORRESPONDENCE_DECODINGS = (*DECODINGS, MUTUAL)
 ALIGNMENTS: dict[str, tuple[View, ...]] = {"off": (IDENTITY,), "mirror": MIRROR_VIEWS, "all": ALL_VIEWS}
 
 NO_FOREGROUND = "none"
+
+# How features of Stable Diffusion are taken: as published, without a prompt.
+DIFFUSION = DiffusionConfig()
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class CorrespondenceOptions:
         alpha: share of the box, or of the image, within which a keypoint is correct.
         device, precision: where and in which number format the encoder runs.
         cache_tokens: whether tokens are kept on disk.
+        diffusion: model of Stable Diffusion whose features join those of the backbone; None does without.
 
     Raises:
         ConfigError: an option is unknown or cannot work.
@@ -60,6 +66,7 @@ class CorrespondenceOptions:
     device: str = "auto"
     precision: Precision = "auto"
     cache_tokens: bool = False
+    diffusion: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("decoding", self.decoding, CORRESPONDENCE_DECODINGS)
@@ -71,6 +78,8 @@ class CorrespondenceOptions:
             raise ConfigError(f"count={self.count!r} must be a whole number of at least 1")
         if not isinstance(self.alpha, int | float) or not 0 < self.alpha <= 1:
             raise ConfigError(f"alpha={self.alpha!r} must be a number above 0 and at most 1")
+        if self.diffusion is not None and not (isinstance(self.diffusion, str) and self.diffusion.strip()):
+            raise ConfigError(f"diffusion={self.diffusion!r} must name a model or its folder, or be None")
 
     @property
     def foreground_field(self) -> str | None:
@@ -91,6 +100,11 @@ class CorrespondenceOptions:
     def mutual_only(self) -> bool:
         """Whether matches that do not lead back are dropped."""
         return self.decoding == MUTUAL
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether tokens are kept on disk: where the second network takes part always, for it is by far the slowest."""
+        return self.cache_tokens or self.diffusion is not None
 
     @property
     def match_config(self) -> MatchConfig:
@@ -115,19 +129,27 @@ class CorrespondenceOptions:
         return PckFlavour(self.error_flavour.alpha, "image", self.error_flavour.threshold)
 
     def load(self) -> FeatureExtractor:
-        """The extractor, with its backbone.
+        """The extractor, with its backbone and the network beside it.
 
         Raises:
-            ConfigError: the model does not exist, or the size does not fit it.
-            ModelError: the model cannot be loaded.
+            ConfigError: the model does not exist, the size does not fit it, or the package that ``diffusion`` takes is
+                not installed.
+            ModelError: a model cannot be loaded.
         """
+        second = None
+        if self.diffusion is not None:
+            second = DiffusionFeatures(self.diffusion, DIFFUSION, device=self.device, precision=self.precision)
         backbone = load_backbone(self.model or default_backbone_name(), device=self.device, precision=self.precision)
-        cache = TokenCache() if self.cache_tokens else None
-        return FeatureExtractor(backbone, FeatureConfig(self.size), token_cache=cache)
+        config = FeatureConfig(self.size, components=None if second is None else COMPONENTS)
+        cache = TokenCache() if self.keeps_tokens else None
+        return FeatureExtractor(backbone, config, second=second, token_cache=cache)
 
     def settings(self, extractor: FeatureExtractor) -> dict[str, Any]:
         """All that results depend on besides images, keypoints and masks, JSON-able."""
         chosen = {name: value for name, value in asdict(self).items() if name not in _NOT_OF_RESULTS}
+        if self.diffusion is None:
+            # Results from before there was a choice stay valid.
+            del chosen["diffusion"]
         return {**chosen, "features": extractor.settings()}
 
     def notices(self) -> list[str]:

@@ -15,6 +15,9 @@ from fiftyone import ViewField
 from ..brain.errors import ConfigError
 from .provenance import file_stamp
 
+# Names a field of the dataset where an option could also name a method: "field:ground_truth".
+FIELD_PREFIX = "field:"
+
 SIDEBAR_GROUP = "selfsame"
 INTERNALS_GROUP = "selfsame internals"
 

@@ -8,10 +8,12 @@ from fiftyone.operators import types
 from ..brain.errors import ConfigError
 from . import forms
 from .catalogue_sides import naming_fields
-from .correspondence_fields import METHOD
 from .duplicate_forms import choose_run
-from .pair_parts import DIFFERENCE
+from .pairs import DIFFERENCE
 from .runs import list_records, load_record
+
+# Not taken from the module that computes, which would load libraries with every request.
+METHOD = "compute_correspondences"
 
 _PAIR_FIELDS = ("pair", "pair_id", "source_id", "target_id", "label", "relation")
 

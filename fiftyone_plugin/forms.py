@@ -236,7 +236,7 @@ def _local_folders() -> list[str]:
 def choose_foreground(ctx: Any, inputs: types.Object, preset: str) -> None:
     """What counts as foreground: a method, a label field of the dataset, or everything."""
     from ..brain.ffa_config import ffa_preset
-    from .label_inputs import FIELD_PREFIX
+    from .dataset_io import FIELD_PREFIX
 
     label, description = FOREGROUND_CHOICES[ffa_preset(preset).foreground]
     choices = [(AUTO, f"Default: {label}", description)]

@@ -10,10 +10,9 @@ import numpy as np
 
 from ..brain.errors import ConfigError
 from ..brain.foreground.given import instances_to_mask
+from .dataset_io import FIELD_PREFIX
 from .mask_store import as_foreground, read_mask
 from .provenance import file_stamp, value_stamp
-
-FIELD_PREFIX = "field:"
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from fiftyone.operators import types
 
 from ..brain.cosalient.names import FREE_MATCHERS, TRAINING_FREE
 from . import forms
+from .dataset_io import FIELD_PREFIX
 from .group_table import CLUSTER_METHOD, DUPLICATE_METHODS
-from .label_inputs import FIELD_PREFIX
 from .pairs import is_pair_dataset
 from .runs import list_records
 

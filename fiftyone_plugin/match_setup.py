@@ -17,7 +17,7 @@ from ..brain.cosalient.comparison import PairMatcher
 from ..brain.cosalient.loader import load_pair_matcher
 from ..brain.cosalient.names import FREE_MATCHERS, TRAINING_FREE
 from ..brain.errors import ConfigError
-from .label_inputs import FIELD_PREFIX
+from .dataset_io import FIELD_PREFIX
 from .match_job import Source
 from .provenance import config_hash, file_stamp, sample_provenance
 from .runs import RunSummary, register_run

@@ -8,10 +8,7 @@ import fiftyone.core.collections as foc
 from ..brain.errors import ConfigError
 from ..brain.pair_sampling import AZIMUTH_BINS, azimuth_difference
 from .pair_sources import azimuth_bins, readable_path
-from .pairs import PairRow, flat_pairs
-
-# The field that pairs by viewpoint get when they are made.
-DIFFERENCE = "azimuth_difference"
+from .pairs import DIFFERENCE, PairRow, flat_pairs
 
 
 def pair_categories(samples: foc.SampleCollection, rows: Sequence[PairRow], field: str) -> dict[str, str]:

@@ -21,6 +21,9 @@ from .dataset_io import image_samples
 
 INFO = "selfsame_pairs"
 
+# The field of pairs with the difference of viewpoints, in eighths of a turn.
+DIFFERENCE = "azimuth_difference"
+
 SLICES = ("source", "target")
 MATCH, NON_MATCH = "match", "non_match"
 LABELS = (MATCH, NON_MATCH)

@@ -33,6 +33,7 @@ class ComputeCorrespondences(CurationOperator):
         "cache_tokens",
         "overwrite",
         "skip_failures",
+        "diffusion",
     )
 
     @property
@@ -68,7 +69,7 @@ class ComputeCorrespondences(CurationOperator):
                 label="Also on the original samples",
                 description="Worst error, number of swaps and best partner of each",
             )
-            correspondence_forms.matching_options(forms.advanced_options(inputs))
+            correspondence_forms.matching_options(ctx, forms.advanced_options(inputs))
         return types.Property(inputs, view=types.View(label=_LABEL))
 
     def execute(self, ctx):

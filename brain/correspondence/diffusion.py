@@ -76,11 +76,11 @@ class DiffusionFeatures:
         model: folder in the format of ``diffusers``, a name in ``$SELFSAME_MODELS_DIR``, or a Hugging Face id.
         config: None takes the defaults.
         device: as of :func:`..backbones.load_backbone`.
-        precision: of the weights and all arithmetic; ``"auto"`` is half precision on CUDA.
+        precision: of the weights and all arithmetic; ``"auto"`` is float16 on CUDA, as published, and else float32.
 
     Raises:
-        ConfigError: sizes do not fit the network, or the device is not there.
-        ModelError: ``diffusers`` is not installed, or the model cannot be found or read.
+        ConfigError: ``diffusers`` is not installed, sizes do not fit the network, or the device is not there.
+        ModelError: the model cannot be found or read.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class DiffusionFeatures:
         self.name = model
         self.config = config or DiffusionConfig()
         self.device = resolve_device(device)
-        self._dtype = resolve_precision(precision, self.device)
+        self._dtype = _number_format(precision, self.device)
         self.precision = PRECISION_NAMES[self._dtype]
-        diffusers = _diffusers()
+        diffusers = require_diffusers()
         folder = find_diffusion_folder(model)
         options = {"torch_dtype": self._dtype, "low_cpu_mem_usage": False}
         self._unet = self._load(folder, "unet", diffusers.UNet2DConditionModel, **options)
@@ -216,14 +216,35 @@ def find_diffusion_folder(model: str) -> Path:
         raise ModelError(f"diffusion model {model!r} cannot be downloaded ({reason}); {advice}") from error
 
 
-def _diffusers() -> Any:
+def local_diffusion_models() -> list[str]:
+    """Names of the diffusion models in ``$SELFSAME_MODELS_DIR``, as :func:`find_diffusion_folder` takes them."""
+    kept = models_dir()
+    if kept is None:
+        return []
+    found = [*kept.glob("*/unet/config.json"), *kept.glob("*/*/unet/config.json")]
+    return sorted(path.parents[1].relative_to(kept).as_posix() for path in found)
+
+
+def require_diffusers() -> Any:
+    """The package ``diffusers``, which comes with the extra ``diffusion``.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
     try:
         return importlib.import_module("diffusers")
     except ImportError as error:
-        raise ModelError(
+        raise ConfigError(
             "features of Stable Diffusion need a package that is not installed; run"
-            " `pip install 'fiftyone-selfsame[diffusion]'`, or do without them"
+            ' `pip install "fiftyone-selfsame[diffusion]"`, or leave diffusion empty'
         ) from error
+
+
+def _number_format(precision: Precision, device: torch.device) -> torch.dtype:
+    """As for encoders, but that bfloat16, whose steps are eight times as coarse, has to be asked for."""
+    if precision == "auto" and device.type == "cuda":
+        return torch.float16
+    return resolve_precision(precision, device)
 
 
 def _weight_file(folder: Path) -> Path:

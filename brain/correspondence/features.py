@@ -16,7 +16,7 @@ from ..backbones.base import Backbone, Tokens
 from ..errors import ConfigError, ModelError
 from ..geometry import Geometry, image_to_canvas, plan_geometry
 from ..token_cache import token_key
-from .fusion import fuse, gather_layers, joint_components, unit_features
+from .fusion import fuse, gather_layers, unit_features
 from .grids import picture_cells, region_cells
 from .views import IDENTITY, View
 
@@ -70,8 +70,8 @@ class FeatureConfig:
     Attributes:
         size: side of the letterboxed canvas in pixels; None takes the multiple of the patch nearest to 840.
         final_norm: tokens after (True) or before the encoder's final norm.
-        components: principal components per layer that each pair is projected onto, see :func:`paired`; None compares
-            the features themselves.
+        components: principal components per layer that each pair is projected onto, see
+            :func:`.joint_features.project_jointly`; None compares the features themselves.
     """
 
     size: int | None = None
@@ -88,12 +88,13 @@ class ImageFeatures:
     """A described picture.
 
     Attributes:
-        features: ``(h, w, C)`` float32 descriptors of unit length.
+        features: ``(h, w, C)`` float32 descriptors of unit length; where there are ``layers``, those of the backbone
+            alone, which the others are still to join.
         geometry: where the picture lies on the grid.
         valid: ``(h, w)`` bool: cells that show some of the picture and not padding alone.
         region: ``(h, w)`` bool: cells of the object, from its mask; None where there is no mask.
-        tokens: ``(h, w, C)`` tokens of the backbone as they were; kept for :func:`paired` alone.
-        layers: maps of the second network from the coarsest to the finest; kept for :func:`paired` alone.
+        tokens: ``(h, w, C)`` tokens of the backbone as they were; kept where they are to be projected.
+        layers: maps of the second network from the coarsest to the finest; kept where they are to be projected.
     """
 
     features: torch.Tensor
@@ -102,6 +103,12 @@ class ImageFeatures:
     region: np.ndarray | None = None
     tokens: torch.Tensor | None = None
     layers: tuple[torch.Tensor, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that its features take."""
+        tokens = () if self.tokens is None else (self.tokens,)
+        return sum(one.nbytes for one in (self.features, *tokens, *self.layers))
 
     def foreground(self) -> np.ndarray:
         """``(h, w)`` bool: the object where its mask is known and not empty, otherwise the picture."""
@@ -251,13 +258,16 @@ class FeatureExtractor:
 
     def _described(self, picture: PreparedPicture, tokens: torch.Tensor) -> ImageFeatures:
         layers = self._layers(picture)
-        features = unit_features(tokens)
-        if layers:
-            size_hw = (tokens.shape[0], tokens.shape[1])
-            finest_first = [layer.to(tokens.device) for layer in reversed(layers)]
-            features = fuse(gather_layers(finest_first, size_hw), tokens)
-        described = ImageFeatures(features, picture.geometry, picture_cells(picture.geometry), picture.region)
-        return described if self.config.components is None else replace(described, tokens=tokens, layers=layers)
+        described = ImageFeatures(
+            unit_features(tokens), picture.geometry, picture_cells(picture.geometry), picture.region
+        )
+        if self.config.components is not None:
+            # All layers side by side on the grid of the tokens would take four times the memory.
+            return replace(described, layers=layers) if layers else replace(described, tokens=tokens)
+        if not layers:
+            return described
+        finest_first = gather_layers(layers[::-1], (tokens.shape[0], tokens.shape[1]))
+        return replace(described, features=fuse(finest_first, tokens))
 
     def _layers(self, picture: PreparedPicture) -> tuple[torch.Tensor, ...]:
         """The second network's layers, from the cache where it has all of them."""
@@ -265,51 +275,13 @@ class FeatureExtractor:
         if second is None:
             return ()
         if self._cache is None or not picture.layer_keys:
-            return tuple(second.layers(picture.image))
+            return tuple(layer.to(self.backbone.device) for layer in second.layers(picture.image))
         held = [self._cache.get(key) for key in picture.layer_keys]
         found = [one.patch[0] for one in held if one is not None]
         if len(found) < len(held):
             made = [Tokens(layer[None], layer.new_empty(1, 0)) for layer in second.layers(picture.image)]
             found = [self._cache.put(*one).patch[0] for one in zip(picture.layer_keys, made, strict=True)]
         return tuple(layer.to(self.backbone.device) for layer in found)
-
-
-def paired(
-    first: ImageFeatures, second: ImageFeatures, components: int = 256, *, renormalise: bool = True
-) -> tuple[ImageFeatures, ImageFeatures]:
-    """The features of a pair in the principal components of both its images.
-
-    With a second network its layers are projected, and the backbone's tokens join them as they are; without, the
-    tokens themselves are projected. See :func:`.fusion.joint_components`.
-
-    Args:
-        first, second: described by an extractor whose configuration has ``components``.
-        components: directions per layer.
-        renormalise: as in :func:`.fusion.fuse`.
-
-    Raises:
-        ConfigError: the features were described without ``components``.
-    """
-    pair = (first, second)
-    layers = [one.layers or (_tokens(one),) for one in pair]
-    projected = joint_components(layers[0], layers[1], components)
-    ready = []
-    for one, features in zip(pair, projected, strict=True):
-        if one.layers:
-            size_hw = (one.features.shape[0], one.features.shape[1])
-            fused = fuse(gather_layers([features], size_hw), _tokens(one), renormalise=renormalise)
-        else:
-            fused = unit_features(features)
-        ready.append(replace(one, features=fused))
-    return ready[0], ready[1]
-
-
-def _tokens(described: ImageFeatures) -> torch.Tensor:
-    if described.tokens is None:
-        raise ConfigError(
-            "principal components need the tokens: describe the images with FeatureConfig(components=...)"
-        )
-    return described.tokens
 
 
 class FeatureShelf:
@@ -350,9 +322,9 @@ class FeatureShelf:
         for one in distinct:
             self._held.move_to_end(one)
             found[one] = self._held[one]
-        size = sum(_bytes(one) for one in self._held.values())
+        size = sum(one.nbytes for one in self._held.values())
         while size > self._max_bytes:
-            size -= _bytes(self._held.popitem(last=False)[1])
+            size -= self._held.popitem(last=False)[1].nbytes
         return found
 
     def _add(self, missing: Sequence[tuple[Hashable, View]]) -> None:
@@ -363,8 +335,3 @@ class FeatureShelf:
             image, mask, content_hash = pictures[name]
             prepared.append(self._extractor.prepare(image, mask, content_hash=content_hash, view=view))
         self._held.update(zip(missing, self._extractor.describe(prepared), strict=True))
-
-
-def _bytes(described: ImageFeatures) -> int:
-    kept = [described.features, *described.layers]
-    return sum(one.nbytes for one in kept) + (0 if described.tokens is None else described.tokens.nbytes)

@@ -59,34 +59,46 @@ def fuse(first: torch.Tensor, second: torch.Tensor, *, renormalise: bool = True)
 def joint_components(
     first: Sequence[torch.Tensor], second: Sequence[torch.Tensor], dims: int = 256
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Principal components of the features of two images together, layer by layer.
+    """Principal components of the features of two images together: :func:`shared_components` of two."""
+    a, b = shared_components([first, second], dims)
+    return a, b
 
-    Of each layer, the tokens of both images are stacked, centred and projected onto their first ``dims`` directions.
+
+def shared_components(images: Sequence[Sequence[torch.Tensor]], dims: int = 256) -> list[torch.Tensor]:
+    """Principal components of the features of images together, layer by layer.
+
+    Of each layer, the tokens of all images are stacked, centred and projected onto their first ``dims`` directions.
     Coarse layers are then enlarged to the next finer one, and so on, and joined, the finest first. The decomposition
     is exact where the release draws a random one; directions have no natural sign, so only products of descriptors
     of one and the same call mean anything.
 
     Args:
-        first, second: layers ``(h_k, w_k, C_k)`` of the two images, from the coarsest to the finest.
+        images: of each its layers ``(h_k, w_k, C_k)``, from the coarsest to the finest.
         dims: directions per layer, lowered to the channels or to the number of tokens where those are fewer.
 
     Returns:
-        the descriptors of both images, ``(h, w, C)`` on their finest grids.
+        the descriptors of each image, ``(h, w, C)`` on its finest grid.
 
     Raises:
-        ConfigError: the layers of both images do not fit each other, or ``dims`` is less than 1.
+        ConfigError: there is no image, their layers do not fit each other, or ``dims`` is less than 1.
     """
     if dims < 1:
         raise ConfigError(f"dims={dims} must be at least 1")
-    channels = [[layer.shape[-1] for layer in layers] for layers in (first, second)]
-    if not first or channels[0] != channels[1]:
-        raise ConfigError(f"layers of {channels[0]} and {channels[1]} channels; both images must have the same layers")
-    projected = [_project(a, b, dims) for a, b in zip(first, second, strict=True)]
-    return _cascade([a for a, _ in projected]), _cascade([b for _, b in projected])
+    channels = [[layer.shape[-1] for layer in layers] for layers in images]
+    if not channels or not channels[0]:
+        raise ConfigError("principal components need at least one image and one layer")
+    for other in channels[1:]:
+        if other != channels[0]:
+            raise ConfigError(f"layers of {channels[0]} and {other} channels; all images must have the same layers")
+    projected = [_project(layers, dims) for layers in zip(*images, strict=True)]
+    return [_cascade(layers) for layers in zip(*projected, strict=True)]
 
 
-def _project(first: torch.Tensor, second: torch.Tensor, dims: int) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens = torch.cat([first.flatten(0, 1), second.flatten(0, 1)]).double()
+def _project(layers: Sequence[torch.Tensor], dims: int) -> list[torch.Tensor]:
+    """One layer of each image in the directions of all."""
+    stacked = torch.cat([layer.flatten(0, 1) for layer in layers])
+    # Apple's GPUs have no such numbers.
+    tokens = (stacked.cpu() if stacked.device.type == "mps" else stacked).double()
     tokens = tokens - tokens.mean(dim=0)
     kept = min(dims, *tokens.shape)
     if tokens.shape[0] >= tokens.shape[1]:
@@ -95,10 +107,11 @@ def _project(first: torch.Tensor, second: torch.Tensor, dims: int) -> tuple[torc
     else:
         values, vectors = torch.linalg.eigh(tokens @ tokens.T)
         found = vectors[:, -kept:].flip(1) * values[-kept:].flip(0).clamp(min=0).sqrt()
-    count = first.shape[0] * first.shape[1]
-    halves = (found[:count], first), (found[count:], second)
-    a, b = (half.view(*layer.shape[:2], kept).to(layer.dtype) for half, layer in halves)
-    return a, b
+    parts = found.split([layer.shape[0] * layer.shape[1] for layer in layers])
+    return [
+        part.view(*layer.shape[:2], kept).to(layer.dtype).to(layer.device)
+        for part, layer in zip(parts, layers, strict=True)
+    ]
 
 
 def _cascade(layers: Sequence[torch.Tensor]) -> torch.Tensor:

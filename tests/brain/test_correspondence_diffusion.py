@@ -6,7 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fiftyone_selfsame.brain.correspondence.diffusion import DiffusionConfig, DiffusionFeatures, find_diffusion_folder
+from fiftyone_selfsame.brain.correspondence.diffusion import (
+    DiffusionConfig,
+    DiffusionFeatures,
+    _number_format,
+    find_diffusion_folder,
+    local_diffusion_models,
+)
 from fiftyone_selfsame.brain.correspondence.diffusion_taps import (
     FreeU,
     boosted,
@@ -14,7 +20,8 @@ from fiftyone_selfsame.brain.correspondence.diffusion_taps import (
     run_with_taps,
     stitched,
 )
-from fiftyone_selfsame.brain.correspondence.features import FeatureConfig, FeatureExtractor, paired
+from fiftyone_selfsame.brain.correspondence.features import FeatureConfig, FeatureExtractor
+from fiftyone_selfsame.brain.correspondence.joint_features import project_jointly
 from fiftyone_selfsame.brain.errors import ConfigError, ModelError
 from fiftyone_selfsame.fixtures.diffusion_folders import WIDTHS, make_diffusion_folder
 from hypothesis import given
@@ -147,12 +154,13 @@ def test_features_join_those_of_a_backbone_and_of_a_pair(folder):
             return type("Tokens", (), {"patch": means + 0.1, "cls": means.mean((1, 2))})()
 
     network = _network(folder)
+    whole = FeatureExtractor(Means(), FeatureConfig(size=192), second=network)
     extractor = FeatureExtractor(Means(), FeatureConfig(size=192, components=5), second=network)
 
     first, second = extractor(_image(0)), extractor(_image(1))
-    projected, _ = paired(first, second, 5)
+    projected, _ = project_jointly([first, second], 5)
 
-    assert first.features.shape == (12, 12, 16 + 32 + 32 + 3)
+    assert whole(_image(0)).features.shape == (12, 12, 16 + 32 + 32 + 3)
     assert projected.features.shape == (12, 12, 3 * 5 + 3)
     assert extractor.settings()["second"]["weights_hash"] == network.weights_hash
 
@@ -201,7 +209,7 @@ def test_a_size_that_is_no_multiple_of_the_coarsest_cell_is_refused(folder):
 def test_without_the_package_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
 
-    with pytest.raises(ModelError, match=r"fiftyone-selfsame\[diffusion\]"):
+    with pytest.raises(ConfigError, match=r'pip install "fiftyone-selfsame\[diffusion\]"'):
         DiffusionFeatures(device="cpu")
 
 
@@ -213,6 +221,31 @@ def test_a_model_that_is_nowhere_is_named_with_a_place_to_put_it(tmp_path, monke
     (tmp_path / "some--thing" / "unet").mkdir(parents=True)
 
     assert find_diffusion_folder("some/thing") == tmp_path / "some--thing"
+
+
+def test_local_models_are_listed_by_the_names_that_find_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("SELFSAME_MODELS_DIR", raising=False)
+    assert local_diffusion_models() == []
+    monkeypatch.setenv("SELFSAME_MODELS_DIR", str(tmp_path))
+    for name in ("some/thing", "own"):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "config.json").write_text("{}")
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "config.json").write_text("{}")
+
+    assert local_diffusion_models() == ["own", "some/thing"]
+    assert [find_diffusion_folder(name) for name in ("own", "some/thing")] == [
+        tmp_path / "own",
+        tmp_path / "some/thing",
+    ]
+
+
+def test_on_a_gpu_numbers_have_the_published_format():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+
+    formats = [_number_format("auto", gpu), _number_format("auto", cpu), _number_format("bf16", gpu)]
+
+    assert formats == [torch.float16, torch.float32, torch.bfloat16]
 
 
 @pytest.mark.parametrize("options", [{"timestep": 1000}, {"crop": 2000}, {"crop": 0}])

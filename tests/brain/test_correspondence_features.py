@@ -6,13 +6,8 @@ import torch
 from fiftyone_selfsame.brain.backbones import load_backbone
 from fiftyone_selfsame.brain.backbones.base import Tokens
 from fiftyone_selfsame.brain.correspondence.decoding import DecodeConfig
-from fiftyone_selfsame.brain.correspondence.features import (
-    FeatureConfig,
-    FeatureExtractor,
-    FeatureShelf,
-    paired,
-)
-from fiftyone_selfsame.brain.correspondence.fusion import fuse, joint_components, unit_features
+from fiftyone_selfsame.brain.correspondence.features import FeatureConfig, FeatureExtractor, FeatureShelf
+from fiftyone_selfsame.brain.correspondence.fusion import unit_features
 from fiftyone_selfsame.brain.correspondence.matching import KeypointQuery, MatchConfig, match_keypoints
 from fiftyone_selfsame.brain.correspondence.views import ALL_VIEWS, IDENTITY, MIRROR
 from fiftyone_selfsame.brain.errors import ConfigError, ModelError
@@ -203,34 +198,16 @@ def test_cached_layers_spare_the_second_network(tmp_path):
     assert not torch.allclose(mirrored.features, first.features, atol=1e-3)
 
 
-def test_principal_components_are_those_of_both_pictures():
-    extractor = _extractor(config={"components": 3})
-    first, second = extractor(_image(0)), extractor(_image(1))
+def test_for_principal_components_tokens_or_layers_are_kept_and_not_joined_yet():
+    plain, joined = _extractor(config={"components": 3}), _extractor(config={"components": 3}, second=_Second())
 
-    ready = paired(first, second, 3)
+    tokens, layers = plain(_image(0)), joined(_image(0))
 
-    expected = joint_components([first.tokens], [second.tokens], 3)
-    for found, features in zip(ready, expected, strict=True):
-        assert torch.equal(found.features, unit_features(features))
-    assert ready[0].geometry == first.geometry
-
-
-def test_with_a_second_network_its_layers_are_projected_and_the_tokens_stay():
-    extractor = _extractor(config={"components": 2}, second=_Second())
-    first, second = extractor(_image(0)), extractor(_image(1))
-
-    ready = paired(first, second, 2, renormalise=False)
-
-    projected, _ = joint_components(first.layers, second.layers, 2)
-    assert torch.allclose(ready[0].features, fuse(projected, first.tokens, renormalise=False))
-    assert ready[1].features.shape == (6, 6, 2 * 2 + 6)
-
-
-def test_principal_components_without_tokens_are_refused():
-    plain = _extractor()(_image(0))
-
-    with pytest.raises(ConfigError, match="components="):
-        paired(plain, plain)
+    assert torch.equal(unit_features(tokens.tokens), tokens.features)
+    assert torch.equal(layers.features, tokens.features)
+    assert layers.tokens is None
+    for found, expected in zip(layers.layers, _Second().layers(_image(0)), strict=True):
+        assert torch.equal(found, expected)
     with pytest.raises(ConfigError, match="at least 1"):
         FeatureConfig(components=0)
 
