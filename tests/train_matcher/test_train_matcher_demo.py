@@ -15,7 +15,8 @@ from fiftyone_selfsame.fixtures.demo_photos import PHOTOS
 from fiftyone_selfsame.fixtures.scenes.packaged import TINY_FOLDER
 from fiftyone_selfsame.fixtures.train_matcher.data import Splits, load_pairs
 from fiftyone_selfsame.fixtures.train_matcher.runs import Run, all_runs, finish_runs
-from fiftyone_selfsame.fixtures.train_matcher.tables import always_match, interval, published_tables, summary
+from fiftyone_selfsame.fixtures.train_matcher.tables import interval, published_tables, summary
+from fiftyone_selfsame.fixtures.train_matcher.untrained import untrained_rows
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,21 @@ def test_intervals_are_students():
         {"head": "image", "precision": p, "recall": 1.0, "f1": p, "average_precision": p, "iou": p} for p in (0.4, 0.6)
     ]
     assert summary(results, ["head"])[0]["precision"].startswith("0.500 ± 1.27")
-    assert always_match(0.5)["f1"] == pytest.approx(2 / 3)
     assert "0.81" in published_tables()
+
+
+def test_rows_of_what_needs_no_training_are_of_the_same_pairs(tiny_pairs):
+    rows = {row["method"]: row for row in untrained_rows(tiny_pairs)}
+    assert list(rows) == ["training_free", "ORB", "always match"]
+    # Whoever always says match has the share of matches for its precision, and finds all.
+    share = sum(one.match for one in tiny_pairs.test) / len(tiny_pairs.test)
+    always = rows["always match"]
+    assert (always["precision"], always["recall"]) == (pytest.approx(share), 1)
+    assert always["f1"] == pytest.approx(2 * share / (1 + share))
+    assert 0 < rows["training_free"]["iou"] < 1
+    assert "iou" not in rows["ORB"]
+    # The threshold is the best of these very pairs, so no other answer to all of them can be better.
+    assert all(row["f1"] >= always["f1"] - 1e-9 for row in rows.values())
 
 
 def test_the_demo_matcher_is_small_and_says_what_it_is():
