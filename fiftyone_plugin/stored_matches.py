@@ -77,7 +77,7 @@ class StoredMatches:
                 f"the run {key!r} found matches without keypoints, so nothing says which are right; run {METHOD} with"
                 " keypoints=... on pairs that are annotated"
             )
-        self.options = CorrespondenceOptions(**_known(self.config))
+        self.options = CorrespondenceOptions(**run_options(self.config))
         self._labels = PairLabels(samples, info, keypoints, self.config.get("couples"), self.options.foreground_field)
         self._table = load_correspondences(samples, key)
         self._provenance, self._error = f"{key}_provenance", f"{key}_error"
@@ -101,7 +101,7 @@ class StoredMatches:
         labels = self._labels.read([member.id for row in self.rows for member in (row.source, row.target)])
         found = _Found(self._table)
         sizes = lru_cache(maxsize=None)(image_size)
-        stamp = config_hash(METHOD, _settings(self.config))
+        stamp = config_hash(METHOD, run_settings(self.config))
         for row in self.rows:
             source, target = labels[row.source.id], labels[row.target.id]
             if reason := row.values[self._error]:
@@ -165,14 +165,14 @@ class _Found:
         return np.array([found.get(name, missing) for name in keypoints.groups.names]).reshape(-1, 2)
 
 
-def _known(config: Mapping[str, Any]) -> dict[str, Any]:
+def run_options(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a run's configuration are its options."""
     return {one.name: config[one.name] for one in fields(CorrespondenceOptions) if one.name in config}
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def run_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the results of a run depend on, as it was hashed."""
-    return {**_known(config), **{name: config[name] for name in ("features", "keypoints")}}
+    return {**run_options(config), **{name: config[name] for name in ("features", "keypoints")}}
 
 
 def match_provenance(stamp: str, row: PairRow, source: SampleLabels, target: SampleLabels) -> str:

@@ -1,6 +1,7 @@
 /**
  * The view of the Matching panel: pairs of images, the masks of what they have in common, and the strongest pairs of
- * points as lines. Its Python side is `fiftyone_plugin/panels/matching.py`; what it is made of is in `selfsame.js`.
+ * points as lines. Its Python side is `fiftyone_plugin/panels/matching.py`; what it is made of is in `selfsame.js`. What
+ * other views of pairs share with it, it puts into `window.__selfsame__`.
  *
  * @typedef {{id: string, sample_id: string, filepath: string, box: null}} Member
  * @typedef {{pair_id: string, score: number|null, verdict: string|null, kind: string, decision: string|null,
@@ -145,44 +146,53 @@
     return h("span", { className: `sfs-kind sfs-verdict-${pair.kind}` }, KINDS[pair.kind]);
   }
 
-  function PairRow({ pair, open, onOpen }) {
+  /** A pair in the list, with what is known of it; `said` is the icon of a decision and what it means. */
+  function PairRow({ pair, open, said, children, onOpen }) {
     const row = useRef(null);
     useEffect(() => {
       if (open && row.current) row.current.scrollIntoView({ block: "nearest", inline: "nearest" });
     }, [open]);
-    const [icon, said] = DECISIONS[pair.decision] || [];
     const names = ["sfs-entry", open && "sfs-open", pair.decision && "sfs-decided"].filter(Boolean).join(" ");
     return h(
       "div",
-      { ref: row, className: names, role: "button", "data-cy": `selfsame-pair-${pair.pair_id}`, title: pair.error || pair.members.map((member) => fileName(member.filepath)).join(" and "), onClick: onOpen },
+      { ref: row, className: names, role: "button", "aria-current": Boolean(open), "data-cy": `selfsame-pair-${pair.pair_id}`, title: pair.error || pair.members.map((member) => fileName(member.filepath)).join(" and "), onClick: onOpen },
       h("div", { className: "sfs-strip sfs-two" }, pair.members.map((member, i) => h("div", { key: i }, h(Thumb, { member, cover: true })))),
-      h(
-        "div",
-        { className: "sfs-facts" },
-        pair.product && h("b", { className: "sfs-name" }, pair.product),
-        h(Verdict, { pair }),
-        h("span", { className: "sfs-grow" }),
-        pair.score !== null && h("span", null, fixed(pair.score, 2)),
-        icon && h("span", { className: `sfs-said-${pair.decision}`, title: said }, h(Icon, { name: icon }))
-      )
+      h("div", { className: "sfs-facts" }, children, said && h("span", { className: `sfs-said-${pair.decision}`, title: said[1] }, h(Icon, { name: said[0] })))
     );
+  }
+
+  /** The page of the list that is open; `decisions` as of `PairRow`, by decision, and `describe` says what is known. */
+  function PairList({ review, decisions, describe }) {
+    const { data, opened } = review;
+    const rows = data.page.pairs.map((pair) =>
+      h(PairRow, { key: pair.pair_id, pair, open: opened && opened.pair.pair_id === pair.pair_id, said: decisions[pair.decision], onOpen: () => review.openPair(pair.pair_id) }, describe(pair))
+    );
+    return [
+      h("div", { key: "list", className: "sfs-list", "data-cy": "selfsame-list" }, rows.length ? rows : h("p", { className: "sfs-dim" }, "No such pair.")),
+      h(Pager, { key: "pager", page: data.page, word: "pair", onPage: (page) => review.turn({ page }) }),
+    ];
   }
 
   // ------------------------------------------------------------------------------------------------------------ state
 
-  /** State and actions of a review of pairs: run, list, open pair, decisions. */
-  function usePairs(view) {
+  /**
+   * State and actions of a review of pairs: run, list, open pair, decisions.
+   * @param {object} view the schema's view
+   * @param {object} defaults of what outlives a reload, `filters` of the list among them
+   * @param {string[]} filters names of what lists are asked for by
+   */
+  function usePairs(view, defaults, filters) {
     const call = useCall(view);
     const { root, error, setError, busy, guarded } = useGuard();
-    const [saved, save] = useSaved({ key: null, pair: null, sort: "doubtful", kind: "", decision: "", page: 0, follow: false, advance: true, masks: true, lines: true, strongest: 12 });
+    const [saved, save] = useSaved({ key: null, pair: null, page: 0, follow: false, advance: true, ...defaults });
     const [data, setData] = useState(null);
     const [opened, setOpened] = useState(null);
     const current = useRef({});
     current.current = { saved, data, opened };
 
     const listed = (changes) => {
-      const { key, sort, kind, decision, page } = { ...current.current.saved, ...changes };
-      return { key, sort, kind, decision, page };
+      const all = { ...current.current.saved, ...changes };
+      return Object.fromEntries(["key", "page", ...filters].map((name) => [name, all[name]]));
     };
     const openPair = (pair_id) =>
       guarded(async () => {
@@ -195,11 +205,12 @@
         if (changes) save(changes);
         const answer = await call("overview", { ...listed(changes), fresh: true });
         setData(answer);
-        const rows = answer.page ? answer.page.pairs : [];
-        if (!rows.length) return setOpened(null);
-        const wanted = rows.find((row) => row.pair_id === current.current.saved.pair) || rows[0];
-        save({ key: answer.key, pair: wanted.pair_id });
-        setOpened(await call("open_pair", { key: answer.key, pair_id: wanted.pair_id }));
+        const ids = answer.page ? answer.page.pairs.map((row) => row.pair_id) : [];
+        const last = current.current.saved.pair;
+        const pair_id = (answer.page && answer.current) || (ids.includes(last) ? last : ids[0]);
+        if (!pair_id) return setOpened(null);
+        save({ key: answer.key, pair: pair_id });
+        setOpened(await call("open_pair", { key: answer.key, pair_id }));
       });
     const turn = (changes) =>
       guarded(async () => {
@@ -226,13 +237,8 @@
       return next && next.pair_id !== opened.pair.pair_id ? openPair(next.pair_id) : null;
     };
     const decide = async (action) => {
-      const { data, opened, saved } = current.current;
-      if (!opened) return;
-      const answer = await guarded(() => call("decide", { key: data.key, pair_id: opened.pair.pair_id, action }));
-      if (!answer) return;
-      setOpened(answer);
-      patch(answer.pair, answer.progress);
-      if (action !== "clear" && saved.advance) await step(1, true);
+      if (!current.current.opened || !(await ask((call, pair) => call("decide", { ...pair, action })))) return;
+      if (action !== "clear" && current.current.saved.advance) await step(1, true);
     };
     const undo = async () => {
       const answer = await guarded(() => call("undo", { key: current.current.data.key }));
@@ -257,37 +263,63 @@
       if (root.current) root.current.focus({ preventScroll: true });
     }, [saved.refreshed]);
 
-    return { root, error, setError, busy, saved, save, data, opened, load, turn, step, decide, undo, openPair, prompt, show, openDataset };
+    // In the modal, the pair of the sample that is open there.
+    useEffect(() => {
+      if (saved.current && data && data.page) openPair(saved.current);
+    }, [saved.current]);
+
+    /** Asks something about the open pair and shows what has become of it; returns the answer. */
+    const ask = async (question) => {
+      const { data, opened } = current.current;
+      const answer = await guarded(() => question(call, { key: data.key, pair_id: opened && opened.pair.pair_id }));
+      if (answer && answer.pair) {
+        setOpened(answer);
+        save({ pair: answer.pair.pair_id });
+        patch(answer.pair, answer.progress || data.progress);
+      }
+      return answer;
+    };
+
+    return { root, error, setError, busy, saved, save, data, opened, load, turn, step, decide, undo, openPair, prompt, show, openDataset, ask, call, guarded };
   }
 
   // ------------------------------------------------------------------------------------------------------------ views
 
   const MADE_BY = { check_catalogue: "evidence of a catalogue check", create_pairs: "created pairs" };
 
-  /** On a dataset of single images: the datasets of pairs that were made of it, and how to make one. */
-  function Home({ review }) {
+  /**
+   * On a dataset of single images: the datasets of pairs that were made of it, and how to make one.
+   * @param {{review: object, makers: any[], facts: (pairs: object) => string[]}} props `makers`: buttons besides that
+   *   which creates pairs; `facts`: what to say of the review of a dataset
+   */
+  function PairHome({ review, makers, facts }) {
     const { derived, start } = review.data;
-    const make = [
-      h(Button, { key: "create", cy: "selfsame-create-pairs", label: "Create pairs", icon: "add_link", strong: !derived.length, onClick: () => review.prompt("create_pairs") }),
-      h(Button, { key: "check", cy: "selfsame-check-catalogue", label: "Check catalogue", icon: "inventory", title: "Does what was sent in for a product show that product?", onClick: () => review.prompt("check_catalogue") }),
-    ];
+    const make = [h(Button, { key: "create", cy: "selfsame-create-pairs", label: "Create pairs", icon: "add_link", strong: !derived.length, onClick: () => review.prompt("create_pairs") }), ...makers];
     if (!derived.length) return h("div", { className: "sfs-empty", "data-cy": "selfsame-empty" }, h(Icon, { name: "join_inner" }), h("p", null, start.reason), h("div", { className: "sfs-row sfs-wrap" }, make));
     const card = (pairs) =>
       h(
         "div",
         { key: pairs.name, className: "sfs-card", "data-cy": `selfsame-dataset-${pairs.name}` },
         h("div", { className: "sfs-row" }, h("b", { className: "sfs-grow", title: pairs.name }, pairs.name), h(Button, { cy: `selfsame-open-${pairs.name}`, label: "Open", icon: "open_in_new", onClick: () => review.openDataset(pairs.name) })),
-        h("span", { className: "sfs-dim" }, [plural(pairs.pairs, "pair"), MADE_BY[pairs.made_by] || pairs.made_by, pairs.runs.length ? `compared: ${pairs.runs.join(", ")}` : "not compared yet", `${count(pairs.accepted)} accepted`, `${count(pairs.rejected)} rejected`].join(" · "))
+        h("span", { className: "sfs-dim" }, [plural(pairs.pairs, "pair"), MADE_BY[pairs.made_by] || pairs.made_by, pairs.runs.length ? `compared: ${pairs.runs.join(", ")}` : "not compared yet", ...facts(pairs)].join(" · "))
       );
     return h("main", { className: "sfs-stage", "data-cy": "selfsame-home" }, h("div", { className: "sfs-row sfs-wrap" }, h("b", { className: "sfs-grow" }, "Pairs of this dataset's images"), make), derived.map(card));
   }
 
-  function Decided({ progress }) {
-    const { pairs, accepted, rejected } = progress;
-    const share = pairs ? (100 * (accepted + rejected)) / pairs : 0;
-    const text = `${count(accepted + rejected)} of ${count(pairs)} decided`;
-    return h("div", { className: "sfs-progress", "data-cy": "selfsame-progress", title: `${count(accepted)} accepted, ${count(rejected)} rejected` }, h("div", { className: "sfs-bar" }, h("div", { style: { width: `${share}%` } })), h("span", null, text));
+  /** How far a review is. */
+  function Decided({ pairs, done, title }) {
+    const share = pairs ? (100 * done) / pairs : 0;
+    return h("div", { className: "sfs-progress", "data-cy": "selfsame-progress", title }, h("div", { className: "sfs-bar" }, h("div", { style: { width: `${share}%` } })), h("span", null, `${count(done)} of ${count(pairs)} decided`));
   }
+
+  /** Buttons that lead back to the datasets that the pairs were made of. */
+  const originButtons = (review) => review.data.origins.map((name) => h(Button, { key: `origin-${name}`, cy: "selfsame-origin", icon: "arrow_back", label: name, title: `Back to dataset ${name}`, onClick: () => review.openDataset(name) }));
+
+  /** Whether the grid follows, and whether a decision opens the next pair. */
+  const pairOptions = (review) => [
+    h(Tick, { key: "follow", cy: "selfsame-follow", label: "Grid follows", title: "The grid shows the open pair", value: review.saved.follow, onChange: (follow) => { review.save({ follow }); if (!follow) review.show({}); } }),
+    h(Tick, { key: "advance", cy: "selfsame-advance", label: "Go on", title: "After a decision, open the next undecided pair", value: review.saved.advance, onChange: (advance) => review.save({ advance }) }),
+  ];
 
   function PairFilters({ review }) {
     const { saved, data } = review;
@@ -357,8 +389,10 @@
     );
   }
 
+  const DEFAULTS = { sort: "doubtful", kind: "", decision: "", masks: true, lines: true, strongest: 12 };
+
   function MatchingView({ schema }) {
-    const review = usePairs(schema.view);
+    const review = usePairs(schema.view, DEFAULTS, ["sort", "kind", "decision"]);
     const { data, saved, opened } = review;
     const lines = useMemo(() => (opened && saved.lines ? opened.lines.slice(0, saved.strongest) : []), [opened, saved.lines, saved.strongest]);
     const act = {
@@ -369,26 +403,31 @@
       l: () => review.save({ lines: !saved.lines }),
     };
     const ready = data && data.page;
+    const { pairs, accepted, rejected } = (ready && data.progress) || {};
     const head = ready && [
       h(RunChoice, { key: "run", review }),
-      h(Decided, { key: "progress", progress: data.progress }),
+      h(Decided, { key: "progress", pairs, done: accepted + rejected, title: `${count(accepted)} accepted, ${count(rejected)} rejected` }),
       h("span", { key: "gap", className: "sfs-grow" }),
-      h(Tick, { key: "follow", cy: "selfsame-follow", label: "Grid follows", title: "The grid shows the open pair", value: saved.follow, onChange: (follow) => { review.save({ follow }); if (!follow) review.show({}); } }),
-      h(Tick, { key: "advance", cy: "selfsame-advance", label: "Go on", title: "After a decision, open the next undecided pair", value: saved.advance, onChange: (advance) => review.save({ advance }) }),
+      ...pairOptions(review),
       h(Button, { key: "train", cy: "selfsame-train", label: "Train", icon: "model_training", title: "Train a matcher on these decisions", onClick: () => review.prompt("train_matcher") }),
       h(Button, { key: "again", cy: "selfsame-match-again", label: "Match again", icon: "autorenew", title: "Another threshold, matcher or key", onClick: () => review.prompt("match_objects", { key: data.key }) }),
-      ...data.origins.map((name) => h(Button, { key: `origin-${name}`, cy: "selfsame-origin", icon: "arrow_back", label: name, title: `Back to dataset ${name}`, onClick: () => review.openDataset(name) })),
+      ...originButtons(review),
     ];
-    const left = ready && [
-      h(PairFilters, { key: "filters", review }),
-      h("div", { key: "list", className: "sfs-list", "data-cy": "selfsame-list" }, data.page.pairs.length ? data.page.pairs.map((pair) => h(PairRow, { key: pair.pair_id, pair, open: opened && opened.pair.pair_id === pair.pair_id, onOpen: () => review.openPair(pair.pair_id) })) : h("p", { className: "sfs-dim" }, "No such pair.")),
-      h(Pager, { key: "pager", page: data.page, word: "pair", onPage: (page) => review.turn({ page }) }),
+    const describe = (pair) => [
+      pair.product && h("b", { key: "product", className: "sfs-name" }, pair.product),
+      h(Verdict, { key: "verdict", pair }),
+      h("span", { key: "gap", className: "sfs-grow" }),
+      pair.score !== null && h("span", { key: "score" }, fixed(pair.score, 2)),
     ];
+    const left = ready && [h(PairFilters, { key: "filters", review }), h(PairList, { key: "list", review, decisions: DECISIONS, describe })];
     const right = ready && opened && h(PairStage, { review, act, lines });
     const keys = [["A", "same object"], ["R", "not the same"], ["C", "clear"], ["U", "undo"], ["J / P", "next, previous"], ["M", "masks"], ["L", "lines"]];
-    const start = data && data.derived && h(Home, { review });
+    const check = h(Button, { key: "check", cy: "selfsame-check-catalogue", label: "Check catalogue", icon: "inventory", title: "Does what was sent in for a product show that product?", onClick: () => review.prompt("check_catalogue") });
+    const facts = (one) => [`${count(one.accepted)} accepted`, `${count(one.rejected)} rejected`];
+    const start = data && data.derived && h(PairHome, { review, makers: [check], facts });
     return h(Frame, { review, onKeyDown: keyHandler(review, act), head, left, right, keys: ready ? keys : null, name: "matching", start });
   }
 
   views.Matching = MatchingView;
+  Object.assign(window.__selfsame__, { usePairs, PairHome, PairList, Decided, originButtons, pairOptions, useWidth, placed });
 })();

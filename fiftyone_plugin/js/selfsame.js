@@ -112,7 +112,7 @@
       : `/media?filepath=${encodeURIComponent(path)}`;
 
   const count = (n) => Number(n || 0).toLocaleString("en");
-  const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+  const plural = (n, word, many) => `${count(n)} ${n === 1 ? word : many || `${word}s`}`;
   const fixed = (value, digits) => (value === null || value === undefined ? "–" : Number(value).toFixed(digits));
   const fileName = (path) => String(path).split(/[\\/]/).pop();
 
@@ -1079,13 +1079,14 @@
     return loaded.get(file);
   }
 
-  /** A view that is in another file. */
-  function fromFile(file, name) {
+  /** A view that is in the last of some other files, each of which builds upon those before it. */
+  function fromFiles(files, name) {
+    const loadAll = () => files.reduce((before, file) => before.then(() => loadFile(file)), Promise.resolve());
     return function Loaded(props) {
       const [problem, setProblem] = useState(null);
       const [ready, setReady] = useState(Boolean(shared.views[name]));
       useEffect(() => {
-        if (!ready) loadFile(file).then(() => setReady(true), (error) => setProblem(error.message));
+        if (!ready) loadAll().then(() => setReady(true), (error) => setProblem(error.message));
       }, []);
       return ready ? h(shared.views[name], props) : h("div", { style: { padding: 16 } }, problem || "Loading ...");
     };
@@ -1095,7 +1096,12 @@
   Object.assign(shared, { Button, Choice, Frame, Icon, Pager, RunChoice, Thumb, Tick, Undo, views: {} });
   window.__selfsame__ = shared;
 
-  const views = { SelfsameDuplicates: DuplicatesView, SelfsameObjects: ObjectsView, SelfsameMatching: fromFile("pairs.js", "Matching") };
+  const views = {
+    SelfsameDuplicates: DuplicatesView,
+    SelfsameObjects: ObjectsView,
+    SelfsameMatching: fromFiles(["pairs.js"], "Matching"),
+    SelfsameCorrespondences: fromFiles(["pairs.js", "correspondences.js"], "Correspondences"),
+  };
   for (const [name, component] of Object.entries(views))
     window.__fop__.registerComponent({ name, label: name, component, type: window.__fop__.PluginComponentType.Component, activator: () => true });
 })();

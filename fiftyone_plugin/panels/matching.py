@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.operators as foo
 
-from ...brain.errors import ConfigError
-from ..pairs import INFO, check_pairs, derived_pairs, is_pair_dataset
-from .base import Answer, CurationPanel, event
+from ..pairs import is_pair_dataset
+from .base import Answer, event
+from .pair_datasets import PairsPanel, origins, requested_pair
 
 _HELP = """
 Shows pairs of images with what they have in common, and which points of one are found again in the other. Accept or
@@ -16,15 +17,14 @@ reject with a key; each decision can be undone. Decisions count when duplicate g
 the next catalogue check, and as examples for a matcher of your own.
 """
 
-_WORKSPACE = "Matching"
-
 SORTS = ("doubtful", "highest", "lowest")
 
 
-class MatchingPanel(CurationPanel):
+class MatchingPanel(PairsPanel):
     """Review of the runs of ``match_objects``, and of the evidence of ``check_catalogue``."""
 
     component = "SelfsameMatching"
+    workspace = "Matching"
     methods = ("match_objects",)
     operators = ("create_pairs", "match_objects", "check_catalogue", "train_matcher")
     events = ("overview", "list_pairs", "open_pair", "decide", "undo", "show", "open_dataset", "prompt")
@@ -47,11 +47,10 @@ class MatchingPanel(CurationPanel):
         Of a dataset of pairs: the runs, one of them, how far its review is, and a page of its pairs. Of any other
         dataset: the datasets of pairs that were made of it.
         """
-        if ctx.dataset is None or not is_pair_dataset(ctx.dataset):
-            derived = [] if ctx.dataset is None else [_summary(name) for name in derived_pairs(ctx.dataset)]
-            return {"runs": [], "derived": derived, "start": self.start(ctx)}
+        if (home := self.home(ctx)) is not None:
+            return home
         runs, record = self.select(ctx)
-        runs["origins"] = _origins(ctx)
+        runs["origins"] = origins(ctx.dataset)
         return runs if record is None else {**runs, "run": self.describe(record), **self._page(ctx, record)}
 
     @event
@@ -62,10 +61,8 @@ class MatchingPanel(CurationPanel):
     @event
     def open_pair(self, ctx: Any) -> Answer:
         """One pair with masks and lines; with ``follow`` the App's grid shows it as well."""
-        record = self.record(ctx)
-        answer = self._opened(ctx, record)
-        if ctx.params.get("follow"):
-            ctx.ops.set_view(view=ctx.dataset.match({"pair_id": answer["pair"]["pair_id"]}))
+        answer = self._opened(ctx, self.record(ctx))
+        self.follow(ctx, answer["pair"]["pair_id"])
         return answer
 
     @event
@@ -74,8 +71,8 @@ class MatchingPanel(CurationPanel):
         from ..pair_decisions import decide_pairs
 
         record = self.record(ctx)
-        decide_pairs(ctx.dataset, [_pair_id(ctx)], str(ctx.params.get("action")))
-        return self._opened(ctx, record) | {"progress": self._progress(ctx)}
+        decide_pairs(ctx.dataset, [requested_pair(ctx)], str(ctx.params.get("action")))
+        return self._opened(ctx, record) | {"progress": self.progress(ctx.dataset)}
 
     @event
     def undo(self, ctx: Any) -> Answer:
@@ -83,32 +80,7 @@ class MatchingPanel(CurationPanel):
         from ..pair_decisions import undo_pair_decision
 
         pair_ids = undo_pair_decision(ctx.dataset)
-        return {"pair_id": pair_ids[0] if pair_ids else None, "progress": self._progress(ctx)}
-
-    @event
-    def show(self, ctx: Any) -> Answer:
-        """A pair opens (``group`` is the id of its group), or the grid shows all of the dataset again."""
-        if ctx.params.get("group"):
-            ctx.ops.open_sample(id=ctx.params.get("sample"), group_id=str(ctx.params["group"]))
-        else:
-            ctx.ops.clear_view()
-        return {}
-
-    @event
-    def open_dataset(self, ctx: Any) -> Answer:
-        """Lets the view turn to a dataset of pairs, or the App to one that the pairs were made of.
-
-        The App closes all panels with a dataset. One of pairs therefore has a workspace with this panel, whose slug is
-        in the answer: the view opens the dataset with it.
-        """
-        name = str(ctx.params.get("name"))
-        known = _origins(ctx) if is_pair_dataset(ctx.dataset) else derived_pairs(ctx.dataset)
-        if name not in known:
-            raise ConfigError(f"there is no dataset {name!r} that belongs to this one any more")
-        if is_pair_dataset(ctx.dataset):
-            ctx.ops.open_dataset(name)
-            return {}
-        return {"name": name, "workspace": _workspace(name, self.name)}
+        return {"pair_id": pair_ids[0] if pair_ids else None, "progress": self.progress(ctx.dataset)}
 
     def describe(self, record: Mapping[str, Any]) -> Answer:
         """What the head of the panel says of a run."""
@@ -122,11 +94,12 @@ class MatchingPanel(CurationPanel):
                 "label": "Match objects",
                 "reason": "These pairs have not been compared yet.",
             }
-        return {
-            "operator": "create_pairs",
-            "label": "Create pairs",
-            "reason": "Pairs of images are compared in datasets of their own; none has been made of this one yet.",
-        }
+        return super().start(ctx)
+
+    def progress(self, pairs: fo.Dataset) -> Answer:
+        from ..pair_decisions import pair_progress
+
+        return dict(pair_progress(pairs))
 
     def _page(self, ctx: Any, record: Mapping[str, Any]) -> Answer:
         from ..pair_decisions import pair_verdicts
@@ -137,62 +110,12 @@ class MatchingPanel(CurationPanel):
             options["sort"] = SORTS[0]
         fresh = bool(ctx.params.get("fresh"))
         page = page_of_pairs(ctx.dataset, record, pair_verdicts(ctx.dataset), **options, fresh=fresh)
-        return {"progress": self._progress(ctx), "page": asdict(page)}
+        return {"progress": self.progress(ctx.dataset), "page": asdict(page)}
 
     def _opened(self, ctx: Any, record: Mapping[str, Any]) -> Answer:
         from ..pair_decisions import pair_verdicts
         from .pair_pages import opened_pair
 
-        pair_id = _pair_id(ctx)
+        pair_id = requested_pair(ctx)
         verdicts = pair_verdicts(ctx.dataset.match({"pair_id": pair_id}))
         return opened_pair(ctx.dataset, record["key"], pair_id, verdicts)
-
-    def _progress(self, ctx: Any) -> Answer:
-        from ..pair_decisions import pair_progress
-
-        return pair_progress(ctx.dataset)
-
-
-def _pair_id(ctx: Any) -> str:
-    pair_id = ctx.params.get("pair_id")
-    if not isinstance(pair_id, str):
-        raise ConfigError(f"pair_id={pair_id!r} must be the pair_id of a pair")
-    return pair_id
-
-
-def _origins(ctx: Any) -> list[str]:
-    """Names of the datasets that the pairs were made of, those that are still there."""
-    from ..pairs import original_dataset
-
-    info, names = check_pairs(ctx.dataset), []
-    for target in (False, True):
-        try:
-            names.append(original_dataset(info, target=target).name)
-        except ConfigError:
-            continue
-    return list(dict.fromkeys(names))
-
-
-def _workspace(name: str, panel: str) -> str:
-    """The slug of the workspace of a pair dataset that has this panel beside the grid."""
-    import fiftyone as fo
-    import fiftyone.core.utils as fou
-
-    pairs = fo.load_dataset(name)
-    if not pairs.has_workspace(_WORKSPACE):
-        panels = [fo.Panel(type="Samples", pinned=True), fo.Panel(type=panel)]
-        sides = [fo.Space(children=[one], active_child=one.component_id) for one in panels]
-        pairs.save_workspace(_WORKSPACE, fo.Space(children=sides, orientation="horizontal"))
-    return str(fou.to_slug(_WORKSPACE))
-
-
-def _summary(name: str) -> Answer:
-    """What the list of pair datasets says of one."""
-    import fiftyone as fo
-
-    from ..pair_decisions import pair_progress
-    from ..result_keys import finished_keys
-
-    pairs = fo.load_dataset(name)
-    made_by = pairs.info[INFO]["made_by"].get("method")
-    return {"name": name, "made_by": made_by, "runs": finished_keys(pairs, "match_objects"), **pair_progress(pairs)}
