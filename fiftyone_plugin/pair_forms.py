@@ -12,6 +12,7 @@ from . import forms
 from .dataset_io import image_samples
 from .group_table import DUPLICATE_METHODS
 from .match_forms import group_keys
+from .pairs import NOT_COPIED
 
 # What "Pairs from" offers.
 SELECTION, GROUPS, SIMILAR, CATEGORY, LIST = "selection", "groups", "similarity", "category", "list"
@@ -30,6 +31,7 @@ def pair_form(ctx: Any, inputs: types.Object) -> None:
     forms.choose(inputs, "pairs_from", choices, default=chosen, view=types.RadioGroup, label="Pairs from")
     _OPTIONS[chosen](ctx, inputs)
     _show_count(ctx, inputs, chosen)
+    _choose_fields(ctx, inputs)
     inputs.str("name", label="Name of the new dataset", description="Empty: made of this dataset's name")
     inputs.bool("overwrite", default=False, label="Replace a pair dataset of that name")
 
@@ -58,6 +60,8 @@ def pair_arguments(ctx: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         arguments["azimuth_difference"] = [ctx.params.get("least_turn", 0), ctx.params.get("most_turn", 4)]
     if ctx.params.get("all_pairs"):
         arguments["max_pairs"] = None
+    if "fields" not in ctx.params and (keypoints := _keypoints(ctx.dataset)):
+        arguments["fields"] = keypoints
     return arguments
 
 
@@ -69,6 +73,22 @@ _BY_SOURCE: dict[str, set[str]] = {
     LIST: {"pairs"},
 }
 _OWN = set().union(*_BY_SOURCE.values())
+
+
+def _choose_fields(ctx: Any, inputs: types.Object) -> None:
+    """What the pairs get to know of their images; correspondences take the keypoints."""
+    view = types.AutocompleteView(allow_user_input=False, allow_duplicates=False)
+    labels = forms.label_fields(ctx.dataset, fo.Label)
+    texts = list(ctx.dataset.get_field_schema(ftype=(fo.StringField, fo.IntField, fo.FloatField, fo.BooleanField)))
+    for name in (*labels, *(name for name in texts if name not in NOT_COPIED)):
+        view.add_choice(name, label=name)
+    if view.choices:
+        default = _keypoints(ctx.dataset)
+        inputs.list("fields", types.String(), default=default, label="Fields that the pairs get as well", view=view)
+
+
+def _keypoints(dataset: fo.Dataset) -> list[str]:
+    return forms.label_fields(dataset, fo.Keypoints, fo.Keypoint)
 
 
 def _sources(ctx: Any) -> dict[str, tuple[str, str]]:

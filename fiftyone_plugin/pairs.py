@@ -39,7 +39,7 @@ _FIELDS = {
 }
 
 # Every sample has these, and a pair dataset its own.
-_NOT_COPIED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "pair", *_FIELDS)
+NOT_COPIED = ("id", "filepath", "tags", "metadata", "created_at", "last_modified_at", "pair", *_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ def set_pair_values(pairs: foc.SampleCollection, values: Mapping[str, Mapping[st
 
 
 def _check_fields(fields: Sequence[str]) -> None:
-    if isinstance(fields, str) or (kept := [name for name in fields if name in _NOT_COPIED]):
+    if isinstance(fields, str) or (kept := [name for name in fields if name in NOT_COPIED]):
         what = repr(fields) if isinstance(fields, str) else ", ".join(map(repr, kept))
         raise ConfigError(f"fields: {what} cannot be copied; give a list of names of fields of your own")
 

@@ -67,10 +67,13 @@ class CurationPanel(foo.Panel):
         name = ctx.params.get("operator")
         if name not in self.operators:
             raise ConfigError(f"this panel does not open the operator {name!r}")
-        # The grid may show a single group, which is not what an operator on the whole run is to work on.
-        params = {"view_target": ViewTarget.DATASET, **(ctx.params.get("form") or {})}
+        params = {**self.target(ctx), **(ctx.params.get("form") or {})}
         ctx.prompt(f"{PLUGIN}/{name}", params=params, on_success=self.prompted)
         return {}
+
+    def target(self, ctx: Any) -> Answer:
+        """What an operator that the panel opens is to work on: all of the dataset, as the grid may show one group."""
+        return {"view_target": ViewTarget.DATASET}
 
     def prompted(self, ctx: Any) -> None:
         """After an operator that the panel opened: tells the view to read everything anew."""

@@ -18,6 +18,10 @@ class PairsPanel(CurationPanel):
 
     workspace: ClassVar[str]
 
+    def target(self, ctx: Any) -> Answer:
+        """Of pairs all; of single images what the grid shows, of which pairs are to be made."""
+        return super().target(ctx) if ctx.dataset is not None and is_pair_dataset(ctx.dataset) else {}
+
     @event
     def show(self, ctx: Any) -> Answer:
         """A pair opens (``group`` is the id of its group), or the grid shows all of the dataset again."""

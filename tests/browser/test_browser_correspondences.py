@@ -13,7 +13,7 @@ from fiftyone_selfsame.fiftyone_plugin.pair_tags import PairTags
 from fiftyone_selfsame.fiftyone_plugin.pairs import derived_pairs
 from fiftyone_selfsame.fiftyone_plugin.panels.correspondences import TAGS
 from fiftyone_selfsame.fiftyone_plugin.symmetry_errors import find_symmetry_errors
-from fiftyone_selfsame.fixtures.demo_job import MARK
+from fiftyone_selfsame.fixtures import demo_job
 from fiftyone_selfsame.fixtures.scenes.dataset import scenes_dataset
 from PIL import Image
 
@@ -27,7 +27,8 @@ MIRRORED, WRONG = 4, 3
 
 @pytest.fixture
 def teddies(tmp_path):
-    """Pictures of one teddy with the keypoints that can be seen; in one of them left and right are exchanged."""
+    """The demo's dataset with pictures of one teddy besides, which the saved view ``teddies`` shows: with the keypoints
+    that can be seen; in one of them left and right are exchanged."""
     scenes = scenes_dataset(SCENES)
     scene = scenes.match({"filepath": {"$regex": "teddy-01_pose_02"}}).first()
     names = scenes.info["keypoint_names"]["teddy"]
@@ -36,8 +37,7 @@ def teddies(tmp_path):
     whole = np.asarray(Image.open(scene.filepath).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     kept = [number for number, seen in enumerate(label.visible) if seen]
     names, points = [names[number] for number in kept], np.array([label.points[number] for number in kept]) * SIDE
-    dataset = fo.Dataset(NAME, persistent=True)
-    dataset.info[MARK] = "a rendered teddy"  # the demo serves nothing else
+    dataset = demo_job.build_dataset(NAME, None)
     dataset.default_skeleton = fo.KeypointSkeleton(labels=names, edges=[])
     rng = np.random.default_rng(0)
     for number, (x, y) in enumerate(SHIFTS):
@@ -51,7 +51,9 @@ def teddies(tmp_path):
         Image.fromarray(noisy).save(path)
         inside = (places / (WIDTH, HEIGHT)).tolist()
         keypoints = fo.Keypoints(keypoints=[fo.Keypoint(label="teddy", points=inside)])
-        dataset.add_sample(fo.Sample(filepath=str(path), points=keypoints))
+        dataset.add_sample(fo.Sample(filepath=str(path), points=keypoints, object="teddy"))
+    dataset.save()
+    dataset.save_view("teddies", dataset.match({"object": "teddy"}))
     yield dataset
     for name in derived_pairs(dataset):
         fo.delete_dataset(name)
@@ -68,7 +70,7 @@ def partners(names):
 
 @pytest.fixture
 def pairs(teddies):
-    ids = teddies.values("id")
+    ids = teddies.load_saved_view("teddies").values("id")
     chosen = [(one, other) for number, one in enumerate(ids) for other in ids[number + 1 :]]
     return create_pairs(teddies, pairs=chosen, name=f"{NAME}-pairs", fields=["points"])
 
@@ -111,7 +113,7 @@ def compute(app, page, panel):
 @pytest.fixture
 def matched(pairs):
     """The pairs with correspondences, ranked."""
-    pairs.info[MARK] = "pairs of a rendered teddy"
+    pairs.info[demo_job.MARK] = "pairs of a rendered teddy"
     pairs.save()
     options = {"keypoints": "points", "model": "embedded-hybrid", "size": 288, "device": "cpu", "progress": False}
     compute_correspondences(pairs, **options)
@@ -182,17 +184,19 @@ def test_a_wrong_label_is_found_looked_into_mended_and_taken_back(
     panel.press("m")
 
     # The label is mended on the original, too, and as it was after undo.
-    before = teddies.values("points.keypoints.points")
+    shown = teddies.load_saved_view("teddies")
+    before = shown.values("points.keypoints.points")
     panel.part("exchange-all").click()
     expect(panel.part("exchanged")).to_contain_text("4 pairs show this image")
     expect(panel.part("stale")).to_be_visible()
     panel.settle()
-    after = teddies.values("points.keypoints.points")
-    assert [one != other for one, other in zip(before, after, strict=True)] == [n == WRONG for n in range(len(SHIFTS))]
+    after = shown.values("points.keypoints.points")
+    changed = [one != other for one, other in zip(before, after, strict=True)]
+    assert changed == [n == WRONG for n in range(len(SHIFTS))]
     panel.part("undo-exchange").click()
     expect(panel.part("stale")).to_have_count(0)
     panel.settle()
-    assert teddies.values("points.keypoints.points") == before
+    assert shown.values("points.keypoints.points") == before
     panel.part("exchange-all").click()
     panel.part("match-stale").click()
     app.button("Execute").wait_for()

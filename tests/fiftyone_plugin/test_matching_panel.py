@@ -200,4 +200,7 @@ def test_what_cannot_be_done_is_said_in_words(ask, matched):
     assert "action='maybe'" in ask(panel, "decide", matched, key="match", pair_id=name, action="maybe")["error"]
     assert "does not open" in ask(panel, "prompt", matched, operator="apply_decisions")["error"]
     ask(panel, "prompt", matched, operator="match_objects", form={"key": "match"})
-    assert ask.requests["prompt_user_for_operation"]["params"]["key"] == "match"
+    assert ask.requests["prompt_user_for_operation"]["params"] == {"view_target": "DATASET", "key": "match"}
+    origin = fo.load_dataset(matched.info["selfsame_pairs"]["origin"])
+    ask(panel, "prompt", origin, operator="create_pairs")
+    assert ask.requests["prompt_user_for_operation"]["params"] == {}

@@ -7,6 +7,8 @@ from fiftyone_selfsame.brain.cosalient.registry import list_matchers
 from fiftyone_selfsame.fiftyone_plugin.create_pairs import create_pairs
 from PIL import Image
 
+MADE = ("keypoint-pairs", "shelf-pairs", "bare")
+
 
 @pytest.fixture
 def blocks(fo_dataset, tmp_path, monkeypatch):
@@ -73,3 +75,29 @@ def test_a_matcher_is_calibrated_from_the_form_and_a_loss_is_plotted(operator, r
     assert "mine" in [info.name for info in list_matchers()]
     curve = {"details": {"curve": [[1, 0.7], [2, 0.5]]}, "notices": [], "failed": [], "counts": {}, "summary": "done"}
     assert train.summary_form(curve).to_json()["type"]["properties"]["curve"]["view"]["data"][0]["y"] == [0.7, 0.5]
+
+
+def test_pairs_get_the_keypoints_of_their_images_unless_other_fields_are_chosen(operator, request_of, run_in_app, form):
+    dataset = fo.Dataset()
+    try:
+        keypoints = fo.Keypoints(keypoints=[fo.Keypoint(label="ear", points=[[0.5, 0.5]])])
+        for number in range(2):
+            path = f"/nowhere/{number}.png"
+            dataset.add_sample(fo.Sample(filepath=path, points=keypoints.copy(), shelf=number, kind="toy"))
+        selected = dataset.values("id")
+        shown = form(operator("create_pairs"), request_of(dataset, selected=selected))["fields"]
+        assert shown["default"] == ["points"]
+        assert [choice["value"] for choice in shown["view"]["choices"]] == ["points", "shelf", "kind"]
+
+        for name, chosen in {
+            "keypoint-pairs": {},
+            "shelf-pairs": {"fields": ["shelf"]},
+            "bare": {"fields": []},
+        }.items():
+            run_in_app(operator("create_pairs"), request_of(dataset, {"name": name, **chosen}, selected=selected))
+        copied = {name: set(fo.load_dataset(name).get_field_schema()) & {"points", "shelf"} for name in MADE}
+        assert copied == {"keypoint-pairs": {"points"}, "shelf-pairs": {"shelf"}, "bare": set()}
+    finally:
+        for name in (dataset.name, *MADE):
+            if fo.dataset_exists(name):
+                fo.delete_dataset(name)
