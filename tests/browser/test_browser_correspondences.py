@@ -18,6 +18,7 @@ from fiftyone_selfsame.fixtures.scenes.dataset import scenes_dataset
 from PIL import Image
 
 NAME = "selfsame-correspondences"
+PAIRS = f"{NAME}-pairs"
 SCENES = Path(fiftyone_selfsame.__file__).with_name("fixtures") / "scenes" / "tiny"
 SIDE, WIDTH, HEIGHT = 320, 288, 256
 # How far each picture shows another part of one rendered teddy; the last is mirrored, which exchanges sides.
@@ -27,8 +28,8 @@ MIRRORED, WRONG = 4, 3
 
 @pytest.fixture
 def teddies(tmp_path):
-    """The demo's dataset with pictures of one teddy besides, which the saved view ``teddies`` shows: with the keypoints
-    that can be seen; in one of them left and right are exchanged."""
+    """The demo's dataset with a series of pictures of one teddy besides, and the keypoints that can be seen in them; in
+    one of them left and right are exchanged."""
     scenes = scenes_dataset(SCENES)
     scene = scenes.match({"filepath": {"$regex": "teddy-01_pose_02"}}).first()
     names = scenes.info["keypoint_names"]["teddy"]
@@ -51,9 +52,8 @@ def teddies(tmp_path):
         Image.fromarray(noisy).save(path)
         inside = (places / (WIDTH, HEIGHT)).tolist()
         keypoints = fo.Keypoints(keypoints=[fo.Keypoint(label="teddy", points=inside)])
-        dataset.add_sample(fo.Sample(filepath=str(path), points=keypoints, object="teddy"))
+        dataset.add_sample(fo.Sample(filepath=str(path), points=keypoints, series="teddy"))
     dataset.save()
-    dataset.save_view("teddies", dataset.match({"object": "teddy"}))
     yield dataset
     for name in derived_pairs(dataset):
         fo.delete_dataset(name)
@@ -70,9 +70,7 @@ def partners(names):
 
 @pytest.fixture
 def pairs(teddies):
-    ids = teddies.load_saved_view("teddies").values("id")
-    chosen = [(one, other) for number, one in enumerate(ids) for other in ids[number + 1 :]]
-    return create_pairs(teddies, pairs=chosen, name=f"{NAME}-pairs", fields=["points"])
+    return create_pairs(teddies, within="series", name=PAIRS, fields=["points"])
 
 
 @pytest.fixture
@@ -81,11 +79,17 @@ def window(page):
     return lambda width, height=900: page.set_viewport_size({"width": width, "height": height})
 
 
-def open_pairs(app, page, panel, pairs):
-    """From the panel on the images to that on their pairs."""
-    panel.part(f"open-{pairs.name}").click()
-    page.wait_for_url(f"**/datasets/{pairs.name}*")
-    return app.opened_panel("correspondences")
+def make_pairs(app, page, panel):
+    """From the panel on the images to that on all pairs of the teddy, which the form makes."""
+    panel.part("create-pairs").click()
+    app.button("Execute").wait_for()
+    page.locator("[role=dialog] [role=combobox]").first.click()
+    page.get_by_role("option", name="series").click()
+    page.get_by_text("10 pairs.").wait_for()
+    app.execute()
+    page.wait_for_url(f"**/datasets/{PAIRS}*")
+    app.wait_for_grid()
+    return app.open_panel("correspondences")
 
 
 def run(app, panel, button):
@@ -130,14 +134,13 @@ def suspicious(panel) -> str:
     return names[side == "target"]
 
 
-def test_a_wrong_label_is_found_looked_into_mended_and_taken_back(
-    open_app, teddies, pairs, page, window, save_screenshot
-):
+def test_a_wrong_label_is_found_looked_into_mended_and_taken_back(open_app, teddies, page, window, save_screenshot):
     from playwright.sync_api import expect
 
     window(1600, 1300)
     app = open_app(teddies.name)
-    panel = open_pairs(app, page, app.open_panel("correspondences"), pairs)
+    panel = make_pairs(app, page, app.open_panel("correspondences"))
+    assert fo.load_dataset(PAIRS).count() == 10
     compute(app, page, panel)
     run(app, panel, "find-symmetry")
 
@@ -184,7 +187,7 @@ def test_a_wrong_label_is_found_looked_into_mended_and_taken_back(
     panel.press("m")
 
     # The label is mended on the original, too, and as it was after undo.
-    shown = teddies.load_saved_view("teddies")
+    shown = teddies.match({"series": "teddy"})
     before = shown.values("points.keypoints.points")
     panel.part("exchange-all").click()
     expect(panel.part("exchanged")).to_contain_text("4 pairs show this image")
@@ -261,6 +264,7 @@ def distance_from_peak(panel, heat: str, picture: str) -> float:
     )
 
 
+@pytest.mark.slow
 def test_everything_is_within_reach_at_any_width_and_by_key(open_app, matched, page, window):
     from playwright.sync_api import expect
 
@@ -304,6 +308,7 @@ def test_everything_is_within_reach_at_any_width_and_by_key(open_app, matched, p
     expect(page.locator("[data-cy=entry-counts]")).to_have_text(re.compile(r"^\d groups?"))
 
 
+@pytest.mark.slow
 def test_in_the_modal_the_panel_shows_the_pair_of_the_open_sample(open_app, matched, page, window):
     from playwright.sync_api import expect
 

@@ -105,6 +105,7 @@ def mask_edges(panel) -> list[bool]:
     )
 
 
+@pytest.mark.slow
 def test_pairs_are_compared_from_the_panel_and_everything_is_within_reach(
     open_app, demo, page, window, save_screenshot
 ):
