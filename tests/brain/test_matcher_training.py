@@ -168,6 +168,7 @@ def test_a_checkpoint_of_another_training_is_left_aside(blobs, tmp_path):
     assert min(one.step for one in reports if one.stage == "segment") == 1
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_blocks_of_colours_it_never_saw(blobs, tmp_path):
     train, validation = split_pairs(blobs, 0.34, 1)
     config = TrainingConfig(

@@ -104,6 +104,7 @@ def test_a_curator_finds_duplicates_moves_the_threshold_decides_and_undoes(open_
     assert dataset.count("dup_decision") == 0
 
 
+@pytest.mark.slow
 def test_a_narrow_panel_has_everything_within_reach(open_app, dataset, page, window, save_screenshot):
     from playwright.sync_api import expect
 

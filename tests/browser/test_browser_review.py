@@ -55,6 +55,7 @@ def test_a_curator_embeds_groups_tags_and_undoes(open_app, dataset, save_screens
     assert dataset.count_sample_tags() == {}
 
 
+@pytest.mark.slow
 def test_masks_lie_over_the_pictures_once_they_are_computed(open_app, dataset, save_screenshot):
     app = open_app(dataset.name)
     bare = app.first_thumbnail()
