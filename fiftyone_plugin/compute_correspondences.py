@@ -4,7 +4,6 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from ..brain.backbones.device import Precision
 from ..brain.correspondence.alignment import Visibility
 from ..brain.correspondence.features import FeatureExtractor
-from ..brain.errors import ConfigError, ImageError
+from ..brain.errors import ConfigError
 from .correspondence_back import write_back_summaries
 from .correspondence_fields import METHOD, CorrespondenceFields, MatchedPair, write_correspondences
 from .correspondence_job import DescribedShelf, PairTask, Picture, match_tasks
@@ -24,6 +23,7 @@ from .correspondence_setup import CorrespondenceOptions
 from .correspondence_table import rank_points, read_points, summed_up, write_ranks, write_table
 from .engine.local import Progress, check_counts
 from .match_setup import recorded
+from .pair_job import store_outcomes
 from .pairs import PairRow, check_pairs, read_pairs
 from .provenance import config_hash
 from .result_keys import check_result_key
@@ -192,16 +192,14 @@ class _Matching:
         counts["skipped"] = len(rows) - len(todo)
         outcomes = self._outcomes(todo, labels, num_workers)
         commit = _COMMIT if self.fields.options.diffusion is None else _SLOW_COMMIT
-        while chunk := list(islice(outcomes, commit)):
-            write_correspondences(self.pairs, self.fields, chunk)
-            reasons = {found.row.pair_id: found.outcome for found in chunk if isinstance(found.outcome, str)}
-            self.summary.failed |= reasons
-            if reasons and not skip_failures:
-                raise ImageError(next(iter(reasons.values())))
-            counts["done"] += len(chunk) - len(reasons)
-            yield Progress(
-                counts["done"], len(rows), len(self.summary.failed), counts["skipped"], label="Matching pairs"
-            )
+        yield from store_outcomes(
+            outcomes,
+            commit,
+            lambda chunk: write_correspondences(self.pairs, self.fields, chunk),
+            self.summary,
+            total=len(rows),
+            skip_failures=skip_failures,
+        )
 
     def finish(self) -> None:
         """Ranks all matches of the key, stores them as a table and sums them up."""

@@ -7,11 +7,11 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.view as fov
 
-from ..brain.errors import ConfigError
 from .correspondence_fields import METHOD, SUSPICION, CorrespondenceFields, gravest
 from .dataset_io import FieldSpec, declare_fields, image_samples, readable_and_internal, show_in_sidebar
 from .item_fields import Place, write_items
-from .pairs import PairInfo, PairRow, original_dataset, read_pairs
+from .pair_job import write_to_originals
+from .pairs import PairInfo, PairRow, read_pairs
 from .result_keys import check_result_key
 
 _READ = ("score", "swaps", "worst", "worst_type", SUSPICION, "provenance")
@@ -42,19 +42,16 @@ def write_back_summaries(
     """
     rows = read_pairs(pairs, [fields.name(short) for short in _READ])
     specs = {fields.name(short): FieldSpec(kind, text) for short, kind, text in _SPECS}
-    both = info.target_origin_id == info.origin_id
-    notices = []
-    for sides in [(False, True)] if both else [(False,), (True,)]:
-        try:
-            origin = original_dataset(info, target=sides[0])
-            check_result_key(origin, fields.key, METHOD, specs)
-        except ConfigError as error:
-            notices.append(f"Nothing was written back: {error}.")
-            continue
+
+    def check(origin: fo.Dataset) -> None:
+        check_result_key(origin, fields.key, METHOD, specs)
+
+    def write(origin: fo.Dataset, sides: tuple[bool, ...]) -> None:
         declare_fields(origin, specs, {**origin_info, "pairs": pairs.name})
         show_in_sidebar(origin, *readable_and_internal(specs))
         write_items(origin, Place(), _values(origin, fields, _summaries(rows, fields, sides)))
-    return notices
+
+    return write_to_originals(info, check, write)
 
 
 @dataclass

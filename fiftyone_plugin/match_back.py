@@ -7,12 +7,13 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.view as fov
 
-from ..brain.errors import ConfigError, ImageError
+from ..brain.errors import ImageError
 from .dataset_io import image_samples
 from .item_fields import Place, write_items
 from .mask_store import MaskStore, read_mask
 from .match_fields import MATCHED, MatchFields, mask_paths, stored_mask
-from .pairs import Member, PairInfo, PairRow, original_dataset, read_pairs
+from .pair_job import write_to_originals
+from .pairs import Member, PairInfo, PairRow, read_pairs
 from .result_keys import check_result_key
 
 _SHARED = ("score", "verdict", "no_common_region")
@@ -34,19 +35,16 @@ def write_back_best(
     """
     rows = read_pairs(pairs, [fields.name(short) for short in (*_SHARED, "error")])
     masks = mask_paths(pairs, fields)
-    both = info.target_origin_id == info.origin_id
-    notices = []
-    for sides in [(False, True)] if both else [(False,), (True,)]:
-        try:
-            origin = original_dataset(info, target=sides[0])
-            own = MatchFields(fields.key, of_pairs=False)
-            check_result_key(origin, fields.key, origin_info["method"], own.specs)
-        except ConfigError as error:
-            notices.append(f"Nothing was written back: {error}.")
-            continue
+    own = MatchFields(fields.key, of_pairs=False)
+
+    def check(origin: fo.Dataset) -> None:
+        check_result_key(origin, fields.key, origin_info["method"], own.specs)
+
+    def write(origin: fo.Dataset, sides: tuple[bool, ...]) -> None:
         own.declare(origin, {**origin_info, "pairs": pairs.name})
         write_items(origin, Place(), _values(origin, own, _summaries(rows, fields, sides), masks))
-    return notices
+
+    return write_to_originals(info, check, write)
 
 
 @dataclass

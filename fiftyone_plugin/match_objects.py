@@ -3,7 +3,6 @@
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import fiftyone as fo
@@ -11,13 +10,13 @@ import fiftyone.core.collections as foc
 
 from ..brain.backbones.device import Precision
 from ..brain.cosalient.comparison import PairMatcher
-from ..brain.errors import ImageError
 from .engine.local import Progress, check_counts
 from .mask_store import MaskStore
 from .match_back import write_back_best
 from .match_fields import MATCHED, UNMATCHED, Matched, MatchFields, mask_paths, write_matches
 from .match_job import Source, compare_files
 from .match_setup import MatcherChoice, mask_files, outcome_stamp, pair_provenance, recorded
+from .pair_job import store_outcomes
 from .pairs import PairRow, check_pairs, flat_pairs, read_pairs, set_pair_values
 from .result_keys import check_result_key
 from .runs import RunSummary, nothing_to_do
@@ -136,16 +135,14 @@ class _Matching:
             self._decide_again(valid.values())
             todo = [(row, provenance) for row, provenance in todo if row.pair_id not in valid]
         store, outcomes = MaskStore(self.pairs, self.fields.key), self._outcomes(todo, num_workers)
-        while chunk := list(islice(outcomes, _COMMIT)):
-            write_matches(self.pairs, self.fields, store, chunk)
-            reasons = {found.row.pair_id: found.outcome for found in chunk if isinstance(found.outcome, str)}
-            self.summary.failed |= reasons
-            if reasons and not skip_failures:
-                raise ImageError(next(iter(reasons.values())))
-            counts["done"] += len(chunk) - len(reasons)
-            yield Progress(
-                counts["done"], len(rows), len(self.summary.failed), counts["skipped"], label="Matching pairs"
-            )
+        yield from store_outcomes(
+            outcomes,
+            _COMMIT,
+            lambda chunk: write_matches(self.pairs, self.fields, store, chunk),
+            self.summary,
+            total=len(rows),
+            skip_failures=skip_failures,
+        )
 
     def count(self, rows: Sequence[PairRow]) -> None:
         """How many of the pairs match, and how many have nothing in common."""
