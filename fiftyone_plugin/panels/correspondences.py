@@ -10,7 +10,7 @@ import fiftyone.operators as foo
 from ...brain.errors import ConfigError
 from ..pairs import flat_pairs, is_pair_dataset
 from .base import Answer, event
-from .pair_datasets import PairsPanel, origins, requested_pair
+from .pair_datasets import PairsPanel, requested_pair
 
 _HELP = """
 Shows where the keypoints of one image were found in another, and which were taken for their mirror partner or for
@@ -50,34 +50,6 @@ class CorrespondencesPanel(PairsPanel):
     def on_change_current_sample(self, ctx: Any) -> None:
         """Another sample in the modal: its pair is to be shown."""
         ctx.panel.set_state("current", _current(ctx))
-
-    @event
-    def overview(self, ctx: Any) -> Answer:
-        """All that the panel shows at first.
-
-        Of a dataset of pairs: the runs, one of them, how far its review is, a page of its pairs, and in ``current`` the
-        pair of the sample that is open in the modal. Of any other dataset: the datasets of pairs that were made of it.
-        """
-        if (home := self.home(ctx)) is not None:
-            return home
-        runs, record = self.select(ctx)
-        runs["origins"] = origins(ctx.dataset)
-        runs["current"] = _current(ctx)
-        if record is None:
-            return runs
-        return {**runs, "run": self.describe(ctx.dataset, record), **self._page(ctx, record)}
-
-    @event
-    def list_pairs(self, ctx: Any) -> Answer:
-        """A page of the list; parameters as :func:`.correspondence_pages.page_of_correspondences`."""
-        return self._page(ctx, self.record(ctx))
-
-    @event
-    def open_pair(self, ctx: Any) -> Answer:
-        """One pair with its matches; with ``follow`` the App's grid shows it as well."""
-        answer = self._opened(ctx, self.record(ctx))
-        self.follow(ctx, answer["pair"]["pair_id"])
-        return answer
 
     @event
     def heatmap(self, ctx: Any) -> Answer:
@@ -145,6 +117,10 @@ class CorrespondencesPanel(PairsPanel):
         else:
             ctx.ops.set_view(name=name)
         return {}
+
+    def extras(self, ctx: Any) -> Answer:
+        """In ``current``, the pair of the sample that is open in the modal."""
+        return {"current": _current(ctx)}
 
     def describe(self, dataset: fo.Dataset, record: Mapping[str, Any]) -> Answer:
         """What the head of the panel says of a run, and the ``form`` of another one like it."""

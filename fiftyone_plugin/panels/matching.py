@@ -9,7 +9,7 @@ import fiftyone.operators as foo
 
 from ..pairs import is_pair_dataset
 from .base import Answer, event
-from .pair_datasets import PairsPanel, origins, requested_pair
+from .pair_datasets import PairsPanel, requested_pair
 
 _HELP = """
 Shows pairs of images with what they have in common, and which points of one are found again in the other. Accept or
@@ -41,31 +41,6 @@ class MatchingPanel(PairsPanel):
         )
 
     @event
-    def overview(self, ctx: Any) -> Answer:
-        """All that the panel shows at first.
-
-        Of a dataset of pairs: the runs, one of them, how far its review is, and a page of its pairs. Of any other
-        dataset: the datasets of pairs that were made of it.
-        """
-        if (home := self.home(ctx)) is not None:
-            return home
-        runs, record = self.select(ctx)
-        runs["origins"] = origins(ctx.dataset)
-        return runs if record is None else {**runs, "run": self.describe(record), **self._page(ctx, record)}
-
-    @event
-    def list_pairs(self, ctx: Any) -> Answer:
-        """A page of the list; parameters as :func:`.pair_pages.page_of_pairs`."""
-        return self._page(ctx, self.record(ctx))
-
-    @event
-    def open_pair(self, ctx: Any) -> Answer:
-        """One pair with masks and lines; with ``follow`` the App's grid shows it as well."""
-        answer = self._opened(ctx, self.record(ctx))
-        self.follow(ctx, answer["pair"]["pair_id"])
-        return answer
-
-    @event
     def decide(self, ctx: Any) -> Answer:
         """Records a decision on ``pair_id``: ``action`` as of :func:`.pair_decisions.decide_pairs`."""
         from ..pair_decisions import decide_pairs
@@ -82,7 +57,7 @@ class MatchingPanel(PairsPanel):
         pair_ids = undo_pair_decision(ctx.dataset)
         return {"pair_id": pair_ids[0] if pair_ids else None, "progress": self.progress(ctx.dataset)}
 
-    def describe(self, record: Mapping[str, Any]) -> Answer:
+    def describe(self, dataset: fo.Dataset, record: Mapping[str, Any]) -> Answer:
         """What the head of the panel says of a run."""
         details = record["details"]
         return {"key": record["key"], "threshold": details.get("threshold"), "matcher": details.get("matcher")}

@@ -1,5 +1,6 @@
 """What panels on pairs share: from a dataset of images to the datasets of pairs that were made of it, and back."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import fiftyone as fo
@@ -17,6 +18,33 @@ class PairsPanel(CurationPanel):
     """
 
     workspace: ClassVar[str]
+
+    @event
+    def overview(self, ctx: Any) -> Answer:
+        """All that the panel shows at first.
+
+        Of a dataset of pairs: the runs, one of them, how far its review is, a page of its pairs, and :meth:`extras`. Of
+        any other dataset: the datasets of pairs that were made of it.
+        """
+        if (home := self.home(ctx)) is not None:
+            return home
+        runs, record = self.select(ctx)
+        runs |= {"origins": origins(ctx.dataset), **self.extras(ctx)}
+        if record is None:
+            return runs
+        return {**runs, "run": self.describe(ctx.dataset, record), **self._page(ctx, record)}
+
+    @event
+    def list_pairs(self, ctx: Any) -> Answer:
+        """A page of the list."""
+        return self._page(ctx, self.record(ctx))
+
+    @event
+    def open_pair(self, ctx: Any) -> Answer:
+        """One pair; with ``follow`` the App's grid shows it as well."""
+        answer = self._opened(ctx, self.record(ctx))
+        self.follow(ctx, answer["pair"]["pair_id"])
+        return answer
 
     def target(self, ctx: Any) -> Answer:
         """Of pairs all; of single images what the grid shows, of which pairs are to be made."""
@@ -46,6 +74,22 @@ class PairsPanel(CurationPanel):
             ctx.ops.open_dataset(name)
             return {}
         return {"name": name, "workspace": self._workspace(name)}
+
+    def extras(self, ctx: Any) -> Answer:
+        """What else the overview of a dataset of pairs has."""
+        return {}
+
+    def describe(self, dataset: fo.Dataset, record: Mapping[str, Any]) -> Answer:
+        """What the head of the panel says of a run."""
+        raise NotImplementedError
+
+    def _page(self, ctx: Any, record: Mapping[str, Any]) -> Answer:
+        """A page of the pairs of a run, and how far its review is."""
+        raise NotImplementedError
+
+    def _opened(self, ctx: Any, record: Mapping[str, Any]) -> Answer:
+        """The pair that a request names; ``pair`` is its row in the list."""
+        raise NotImplementedError
 
     def progress(self, pairs: fo.Dataset) -> Answer:
         """How far the review of a dataset of pairs is; ``pairs`` is how many there are."""
