@@ -106,3 +106,27 @@ def run_in_app():
         return requests, shown["results"] | {"form": shown["outputs"]["type"]["properties"]}
 
     return run
+
+
+@pytest.fixture
+def mirrored(fo_dataset, tmp_path, monkeypatch):
+    """A picture with three keypoints, and the pair of it and its mirror image; nothing is matched yet."""
+    import fiftyone as fo
+    from fiftyone_selfsame.fiftyone_plugin.create_pairs import create_pairs
+
+    monkeypatch.setenv("SELFSAME_HOME", str(tmp_path / "home"))
+    coarse = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    picture = np.asarray(Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC))
+    paths = [tmp_path / "own.png", tmp_path / "mirrored.png"]
+    for path, pixels in zip(paths, (picture, picture[:, ::-1]), strict=True):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+    dataset = fo_dataset(paths)
+    dataset.default_skeleton = fo.KeypointSkeleton(labels=["left eye", "right eye", "nose"], edges=[])
+    places = [[[0.2, 0.3], [0.7, 0.3], [0.4, 0.8]], [[0.3, 0.3], [0.8, 0.3], [0.6, 0.8]]]
+    labels = [fo.Keypoints(keypoints=[fo.Keypoint(label="cat", points=points)]) for points in places]
+    dataset.set_values("points", labels)
+    dataset.set_values("species", ["tabby", "tabby"])
+    dataset.set_values("viewpoint", [0, 4])
+    pairs = create_pairs(dataset, pairs=[tuple(dataset.values("id"))], fields=["points", "species", "viewpoint"])
+    yield dataset, pairs
+    pairs.delete()

@@ -2,36 +2,12 @@
 
 import inspect
 
-import fiftyone as fo
-import numpy as np
-import pytest
 from fiftyone_selfsame.fiftyone_plugin.compute_correspondences import compute_correspondences
 from fiftyone_selfsame.fiftyone_plugin.correspondence_forms import ALIGNMENT_CHOICES, DECODING_CHOICES
 from fiftyone_selfsame.fiftyone_plugin.correspondence_setup import ALIGNMENTS, CORRESPONDENCE_DECODINGS
-from fiftyone_selfsame.fiftyone_plugin.create_pairs import create_pairs
 from fiftyone_selfsame.operators.compute_correspondences import ComputeCorrespondences
-from PIL import Image
 
 NAMES = ["left eye", "right eye", "nose"]
-
-
-@pytest.fixture
-def mirrored(fo_dataset, tmp_path, monkeypatch):
-    """A picture with three keypoints, and the pair of it and its mirror image."""
-    monkeypatch.setenv("SELFSAME_HOME", str(tmp_path / "home"))
-    coarse = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC))
-    paths = [tmp_path / "own.png", tmp_path / "mirrored.png"]
-    for path, pixels in zip(paths, (picture, picture[:, ::-1]), strict=True):
-        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
-    dataset = fo_dataset(paths)
-    dataset.default_skeleton = fo.KeypointSkeleton(labels=NAMES, edges=[])
-    places = [[[0.2, 0.3], [0.7, 0.3], [0.4, 0.8]], [[0.3, 0.3], [0.8, 0.3], [0.6, 0.8]]]
-    labels = [fo.Keypoints(keypoints=[fo.Keypoint(label="cat", points=points)]) for points in places]
-    dataset.set_values("points", labels)
-    pairs = create_pairs(dataset, pairs=[tuple(dataset.values("id"))], fields=["points"])
-    yield dataset, pairs
-    pairs.delete()
 
 
 def test_the_operator_offers_what_the_function_takes():

@@ -4,43 +4,18 @@ import base64
 import inspect
 from pathlib import Path
 
-import fiftyone as fo
-import numpy as np
 import pytest
 from fiftyone_selfsame.brain.errors import ConfigError
 from fiftyone_selfsame.fiftyone_plugin.compute_correspondences import compute_correspondences
-from fiftyone_selfsame.fiftyone_plugin.create_pairs import create_pairs
 from fiftyone_selfsame.fiftyone_plugin.evaluate_correspondences import evaluate_correspondences
 from fiftyone_selfsame.fiftyone_plugin.evaluation_forms import parse_alphas
 from fiftyone_selfsame.fiftyone_plugin.runs import load_record
 from fiftyone_selfsame.fiftyone_plugin.symmetry_errors import find_symmetry_errors
 from fiftyone_selfsame.operators.evaluate_correspondences import EvaluateCorrespondences
 from fiftyone_selfsame.operators.find_symmetry_errors import FindSymmetryErrors
-from PIL import Image
 
 NAMES = ["left eye", "right eye", "nose"]
 PCK = "PCK@0.1 per image, image threshold"
-
-
-@pytest.fixture
-def mirrored(fo_dataset, tmp_path, monkeypatch):
-    """A picture with three keypoints, and the pair of it and its mirror image; nothing is matched yet."""
-    monkeypatch.setenv("SELFSAME_HOME", str(tmp_path / "home"))
-    coarse = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC))
-    paths = [tmp_path / "own.png", tmp_path / "mirrored.png"]
-    for path, pixels in zip(paths, (picture, picture[:, ::-1]), strict=True):
-        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
-    dataset = fo_dataset(paths)
-    dataset.default_skeleton = fo.KeypointSkeleton(labels=NAMES, edges=[])
-    places = [[[0.2, 0.3], [0.7, 0.3], [0.4, 0.8]], [[0.3, 0.3], [0.8, 0.3], [0.6, 0.8]]]
-    labels = [fo.Keypoints(keypoints=[fo.Keypoint(label="cat", points=points)]) for points in places]
-    dataset.set_values("points", labels)
-    dataset.set_values("species", ["tabby", "tabby"])
-    dataset.set_values("viewpoint", [0, 4])
-    pairs = create_pairs(dataset, pairs=[tuple(dataset.values("id"))], fields=["points", "species", "viewpoint"])
-    yield dataset, pairs
-    pairs.delete()
 
 
 def compute(pairs, key="corr", keypoints="points"):
