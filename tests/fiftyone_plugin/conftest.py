@@ -159,3 +159,48 @@ def colour_matcher(monkeypatch):
 
     monkeypatch.setattr(MatcherChoice, "load", load)
     return found
+
+
+# Of a scene that has two sides: the mirror partner of each keypoint by its number.
+SCENE_NAMES = ["left eye", "right eye", "left paw", "right paw", "nose"]
+SCENE_PARTNERS = [1, 0, 3, 2, 4]
+
+
+@pytest.fixture
+def scene_pairs(fo_dataset, tmp_path):
+    """``scene_pairs(size, points, shifts, mirrored, wrong)``: pictures of one scene, of a width and height, each of
+    another part of it; those in ``mirrored`` are flipped, which exchanges sides, and in the annotation of ``wrong`` the
+    eyes are exchanged. Gives their dataset, and that of all their pairs."""
+    import fiftyone as fo
+    from fiftyone_selfsame.fiftyone_plugin.create_pairs import create_pairs
+
+    made = []
+
+    def make(size, points, shifts, mirrored, wrong, category=lambda number: "cat"):
+        width, height = size
+        rng = np.random.default_rng(0)
+        coarse = Image.fromarray(rng.integers(0, 255, (14, 14, 3), dtype=np.uint8))
+        whole = np.asarray(coarse.resize((width + 64, height + 64), Image.Resampling.BICUBIC))
+        paths, labels = [], []
+        for number, (x, y) in enumerate(shifts):
+            picture, places = whole[32 + y :, 32 + x :][:height, :width], points - (x, y)
+            if number in mirrored:
+                picture, places = picture[:, ::-1], (places * [-1, 1] + [width, 0])[SCENE_PARTNERS]
+            if number == wrong:
+                places = places[[1, 0, 2, 3, 4]]
+            noisy = picture + rng.normal(0, 8, picture.shape)
+            paths.append(tmp_path / f"view{number}.png")
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(paths[-1])
+            own = fo.Keypoint(label=category(number), points=(places / size).tolist())
+            labels.append(fo.Keypoints(keypoints=[own]))
+        dataset = fo_dataset(paths)
+        dataset.default_skeleton = fo.KeypointSkeleton(labels=SCENE_NAMES, edges=[])
+        dataset.set_values("points", labels)
+        ids = dataset.values("id")
+        chosen = [(one, other) for number, one in enumerate(ids) for other in ids[number + 1 :]]
+        made.append(create_pairs(dataset, pairs=chosen, fields=["points"]))
+        return dataset, made[-1]
+
+    yield make
+    for pairs in made:
+        pairs.delete()

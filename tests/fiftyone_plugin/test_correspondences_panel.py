@@ -2,7 +2,6 @@
 
 import base64
 
-import fiftyone as fo
 import numpy as np
 import pytest
 from fiftyone_selfsame.brain.backbones.loader import load_backbone
@@ -12,7 +11,6 @@ from fiftyone_selfsame.brain.correspondence.views import IDENTITY, MIRROR
 from fiftyone_selfsame.brain.images import decode_image
 from fiftyone_selfsame.fiftyone_plugin import correspondence_setup
 from fiftyone_selfsame.fiftyone_plugin.compute_correspondences import compute_correspondences
-from fiftyone_selfsame.fiftyone_plugin.create_pairs import create_pairs
 from fiftyone_selfsame.fiftyone_plugin.evaluate_correspondences import evaluate_correspondences
 from fiftyone_selfsame.fiftyone_plugin.pair_tags import PairTags
 from fiftyone_selfsame.fiftyone_plugin.pairs import flat_pairs
@@ -20,12 +18,10 @@ from fiftyone_selfsame.fiftyone_plugin.panels import CorrespondencesPanel, corre
 from fiftyone_selfsame.fiftyone_plugin.runs import RunSummary, load_record, register_run
 from fiftyone_selfsame.fiftyone_plugin.symmetry_errors import find_symmetry_errors
 from fiftyone_selfsame.fixtures.diffusion_folders import make_diffusion_folder
-from PIL import Image
 
 WIDTH, HEIGHT, CELL = 160, 128, 16
 NAMES = ["left eye", "right eye", "left paw", "right paw", "nose"]
 POINTS = np.array([[52.0, 28], [104, 36], [60, 88], [112, 92], [84, 60]])
-PARTNERS = [1, 0, 3, 2, 4]
 # How far each picture shows another part of the scene; the last ones are mirrored, which exchanges sides.
 SHIFTS = [(0, 0), (16, 0), (0, 16), (-16, 16), (16, 16)]
 MIRRORED = (4,)
@@ -40,31 +36,10 @@ def own_home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def made(fo_dataset, tmp_path):
+def made(scene_pairs):
     """Five pictures of one scene, and the dataset of all their ten pairs."""
-    rng = np.random.default_rng(0)
-    coarse = Image.fromarray(rng.integers(0, 255, (14, 14, 3), dtype=np.uint8))
-    whole = np.asarray(coarse.resize((WIDTH + 64, HEIGHT + 64), Image.Resampling.BICUBIC))
-    paths, labels = [], []
-    for number, (x, y) in enumerate(SHIFTS):
-        picture, points = whole[32 + y :, 32 + x :][:HEIGHT, :WIDTH], POINTS - (x, y)
-        if number in MIRRORED:
-            picture, points = picture[:, ::-1], (points * [-1, 1] + [WIDTH, 0])[PARTNERS]
-        if number == WRONG:
-            points = points[[1, 0, 2, 3, 4]]
-        noisy = picture + rng.normal(0, 8, picture.shape)
-        paths.append(tmp_path / f"view{number}.png")
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(paths[-1])
-        points = (points / (WIDTH, HEIGHT)).tolist()
-        labels.append(fo.Keypoints(keypoints=[fo.Keypoint(label="dog" if number == 2 else "cat", points=points)]))
-    dataset = fo_dataset(paths)
-    dataset.default_skeleton = fo.KeypointSkeleton(labels=NAMES, edges=[])
-    dataset.set_values("points", labels)
-    ids = dataset.values("id")
-    chosen = [(one, other) for number, one in enumerate(ids) for other in ids[number + 1 :]]
-    pairs = create_pairs(dataset, pairs=chosen, fields=["points"])
-    yield dataset, pairs
-    pairs.delete()
+    category = {2: "dog"}
+    return scene_pairs((WIDTH, HEIGHT), POINTS, SHIFTS, MIRRORED, WRONG, lambda number: category.get(number, "cat"))
 
 
 def compute(pairs, key="corr", **options):

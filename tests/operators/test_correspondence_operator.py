@@ -7,8 +7,6 @@ from fiftyone_selfsame.fiftyone_plugin.correspondence_forms import ALIGNMENT_CHO
 from fiftyone_selfsame.fiftyone_plugin.correspondence_setup import ALIGNMENTS, CORRESPONDENCE_DECODINGS
 from fiftyone_selfsame.operators.compute_correspondences import ComputeCorrespondences
 
-NAMES = ["left eye", "right eye", "nose"]
-
 
 def test_the_operator_offers_what_the_function_takes():
     taken = inspect.signature(compute_correspondences).parameters

@@ -14,7 +14,6 @@ from fiftyone_selfsame.fiftyone_plugin.symmetry_errors import find_symmetry_erro
 from fiftyone_selfsame.operators.evaluate_correspondences import EvaluateCorrespondences
 from fiftyone_selfsame.operators.find_symmetry_errors import FindSymmetryErrors
 
-NAMES = ["left eye", "right eye", "nose"]
 PCK = "PCK@0.1 per image, image threshold"
 
 
